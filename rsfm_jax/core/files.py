@@ -1,0 +1,81 @@
+"""Files that are either whole or absent, locks on folders, content hashes."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+Path = str | os.PathLike
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+  """Writes beside `path`, syncs, then renames: never a half-written file."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with open(temporary, 'wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except OSError as error:
+    temporary.unlink(missing_ok=True)
+    raise OSError(error.errno, f'could not write {path}: {error}') from error
+
+
+def write_text(path: Path, text: str) -> None:
+  write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+  write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
+
+
+def read_json(path: Path) -> Any:
+  """Reads JSON; a damaged file is an error that names the file.
+
+  Raises:
+    ValueError: the file is not JSON.
+  """
+  try:
+    return json.loads(pathlib.Path(path).read_text())
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} is not readable as JSON: {error}') from error
+
+
+def sha256(path: Path) -> str:
+  """Hex digest of a file's content, read in blocks."""
+  digest = hashlib.sha256()
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+  """Holds `folder` for this process; a second process gets an error.
+
+  Raises:
+    RuntimeError: another living process holds the folder.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / '.lock', 'a+') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise RuntimeError(
+          f'{folder} is in use by process {file.read().strip() or "?"}; '
+          'wait for it or choose another --workdir.'
+      ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    yield

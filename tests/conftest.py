@@ -1,0 +1,32 @@
+"""Eight fake CPU devices, strict ranks, a compilation cache, shared samples."""
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+import jax
+import pytest
+
+os.environ.setdefault('RSFM_PROGRESS', '0')
+
+
+def pytest_configure(config):
+  del config
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', 8)
+  jax.config.update('jax_numpy_rank_promotion', 'raise')
+  cache = pathlib.Path(__file__).parent.parent / '.cache' / 'xla'
+  jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS(sys.argv[:1])  # Grain's workers read absl flags.
+
+
+@pytest.fixture(scope='session')
+def shared() -> pathlib.Path:
+  """The folder of real samples and golden arrays, or a skip with a reason."""
+  folder = pathlib.Path(os.environ.get('RSFM_SHARED', '../shared')).resolve()
+  if not folder.is_dir():
+    pytest.skip(f'RSFM_SHARED={folder} is absent')
+  return folder
