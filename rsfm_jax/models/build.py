@@ -1,0 +1,57 @@
+"""From a spec to pure functions over a nested dict of parameters."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+
+from rsfm_jax.core import choices
+from rsfm_jax.models import ringmoe
+
+MODELS = {'ringmoe': (ringmoe.RingMoESpec, ringmoe.RingMoE)}
+
+
+class Model(NamedTuple):
+  """A model without state.
+
+  Attributes:
+    spec: the frozen spec it was built from.
+    init: key -> nested dict of parameters, compiled as one program.
+    apply: (params, *args, **kwargs) -> output of the module's call.
+    abstract: nested dict of `jax.ShapeDtypeStruct`; nothing is allocated.
+  """
+
+  spec: Any
+  init: Callable[[jax.Array], Any]
+  apply: Callable[..., Any]
+  abstract: Any
+
+
+def build(spec: Any) -> Model:
+  """Builds the model of a spec; allocates nothing until `init`."""
+  module = next(m for s, m in MODELS.values() if isinstance(spec, s))
+  make = functools.partial(module, spec)
+  graphdef, state = nnx.split(
+      nnx.eval_shape(lambda: make(key=jax.random.key(0)))
+  )
+
+  @jax.jit
+  def init(key: jax.Array) -> Any:
+    return nnx.to_pure_dict(nnx.split(make(key=key))[1])
+
+  def apply(params: Any, *args: Any, **kwargs: Any) -> Any:
+    return nnx.merge(graphdef, params)(*args, **kwargs)
+
+  return Model(spec, init, apply, nnx.to_pure_dict(state))
+
+
+def spec_from_json(value: Mapping[str, Any]) -> Any:
+  """The spec that a checkpoint or an exported folder carries.
+
+  Raises:
+    ValueError: an unknown model or a damaged spec.
+  """
+  name = choices.check(value.get('model', ''), MODELS, key='spec.model')
+  return MODELS[name][0].from_json(value)

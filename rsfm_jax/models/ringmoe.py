@@ -1,0 +1,326 @@
+"""RingMoE: one Swin trunk for four sensors, RMoE in every block.
+
+Structure and numbers follow the official code as documented for this project
+(RingMoE, arXiv 2504.03166, and its public framework); where code, paper and
+good sense differ there is a switch in `RingMoESpec`, the corrected choice
+being the default.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from rsfm_jax.core import choices as choices_lib
+from rsfm_jax.core import rng
+from rsfm_jax.moe import experts
+from rsfm_jax.moe import rmoe
+from rsfm_jax.moe import routing
+from rsfm_jax.nn import attention as attention_lib
+from rsfm_jax.nn import linear
+from rsfm_jax.nn import patches
+from rsfm_jax.nn import swin
+
+Array = jax.Array
+Images = Mapping[str, Array]
+SarHead = Literal['power_mse', 'power_l1', 'iq_l1']
+
+# Order, and channels of patch embed and decoder (fact: fixed by index).
+SENSORS = ('opt', 'sar_l1', 'sar_l2', 'ms')
+CHANNELS = {'opt': 3, 'sar_l1': 8, 'sar_l2': 3, 'ms': 4}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RingMoESpec:
+  """Everything that defines a RingMoE's parameters and its forward pass.
+
+  Attributes:
+    sensors: in the order of the specialised experts' axis M.
+    channels: patch-embed channels per sensor; a one-band image of a sensor
+      with more channels is replicated (SAR-L2, as in the official code).
+    image_size: pixels; fixes windows and bias tables.
+    patch_size: pixels.
+    embed_dim: D of stage 0; doubles with every stage.
+    depths: blocks per stage.
+    heads: heads per stage.
+    window: tokens; clipped to the grid of each stage.
+    mlp_ratio: F / D of every expert.
+    attention: 'v1_bias' (as executed officially) or 'v2_cosine' (Swin V2).
+    norm_gain: start of the gains of the blocks' post-norms.
+    init_std: std of all matrices; None takes 1 / sqrt(fan-in).
+    specialised: experts per sensor and block; 0 for none.
+    collaborative: experts for all sensors per block; 0 for none.
+    choices: experts per token and router, K.
+    gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
+    capacity_factor: in training; evaluation is dropless.
+    balance_scale: None takes each router's own expert count; 8 is as coded
+      for routers of 4 (Q3).
+    balance_scope: 'mixed' balances the collaborative router over the whole
+      batch; 'per_sensor' is as coded (Q4).
+    routing_groups: capacity and balance are counted in this many slices.
+    sar_l1_head: what the SAR-L1 decoder predicts: total power (1 channel) or
+      I/Q (8 channels).
+    decoders: whether reconstruction decoders are part of the model.
+    remat: recomputation policy of the blocks.
+    unroll: pairs of blocks per scan iteration.
+    dtype: compute dtype of matrices; norms, softmax and routers stay float32.
+  """
+
+  sensors: tuple[str, ...] = SENSORS
+  channels: tuple[int, ...] = tuple(CHANNELS[s] for s in SENSORS)
+  image_size: int
+  patch_size: int
+  embed_dim: int
+  depths: tuple[int, ...]
+  heads: tuple[int, ...]
+  window: int
+  mlp_ratio: float = 4.0
+  attention: attention_lib.Kind = 'v2_cosine'
+  norm_gain: float = 1.0
+  init_std: float | None = linear.DEFAULT_STD
+  specialised: int = 4
+  collaborative: int = 4
+  choices: int = 1
+  gate: routing.Gate = 'prob'
+  capacity_factor: float = 1.2
+  balance_scale: float | None = None
+  balance_scope: rmoe.BalanceScope = 'mixed'
+  routing_groups: int = 1
+  sar_l1_head: SarHead = 'power_l1'
+  decoders: bool = True
+  remat: swin.Remat = 'none'
+  unroll: int = 1
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+  def __post_init__(self):
+    for field in ('sensors', 'channels', 'depths', 'heads'):
+      object.__setattr__(self, field, tuple(getattr(self, field)))
+    if len(self.channels) != len(self.sensors):
+      raise ValueError(
+          f'model.channels={self.channels} needs one entry per sensor of '
+          f'{self.sensors}.'
+      )
+    if len(self.heads) != len(self.depths):
+      raise ValueError(
+          f'model.heads={self.heads} needs one entry per stage of '
+          f'model.depths={self.depths}.'
+      )
+    stride = self.patch_size * 2 ** (len(self.depths) - 1)
+    if self.image_size % stride:
+      raise ValueError(
+          f'model.image_size={self.image_size} is not a multiple of '
+          f'{stride} (patch size times merges).'
+      )
+    for key, allowed in (
+        ('attention', ('v1_bias', 'v2_cosine')),
+        ('gate', ('prob', 'normalised')),
+        ('balance_scope', ('mixed', 'per_sensor')),
+        ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
+        ('remat', ('none', *swin.REMAT_POLICIES)),
+        ('dtype', ('float32', 'bfloat16')),
+    ):
+      choices_lib.check(getattr(self, key), allowed, key=f'model.{key}')
+
+  @property
+  def stride(self) -> int:
+    """Pixels per final token: the block of the decoders."""
+    return self.patch_size * 2 ** (len(self.depths) - 1)
+
+  def decoder_channels(self, sensor: str) -> int:
+    if sensor == 'sar_l1' and self.sar_l1_head != 'iq_l1':
+      return 1
+    return self.channels[self.sensors.index(sensor)]
+
+  def to_json(self) -> dict[str, Any]:
+    return {'model': 'ringmoe'} | dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> 'RingMoESpec':
+    """Inverse of `to_json`.
+
+    Raises:
+      ValueError: unknown or missing keys.
+    """
+    value = {k: v for k, v in value.items() if k != 'model'}
+    known = {field.name for field in dataclasses.fields(cls)}
+    for key in value:
+      choices_lib.check(key, known, key='key of a RingMoE spec')
+    tuples = {k: tuple(v) for k, v in value.items() if isinstance(v, list)}
+    try:
+      return cls(**(value | tuples))
+    except TypeError as error:
+      raise ValueError(f'not a RingMoE spec: {error}') from error
+
+
+class Output(NamedTuple):
+  """Of a forward pass.
+
+  Attributes:
+    features: final tokens per sensor, [B, h, w, D].
+    intermediates: {'embed', 'stage_0', ...}: {sensor: [B, h, w, D]}.
+    reconstruction: {sensor: [B, H, W, C']}, or None without decoders.
+    aux: one `RMoEAux` with a leading layer axis over all blocks.
+  """
+
+  features: dict[str, Array]
+  intermediates: dict[str, dict[str, Array]]
+  reconstruction: dict[str, Array] | None
+  aux: rmoe.RMoEAux
+
+
+class RingMoE(nnx.Module):
+  """See the module docstring; parameters are named in docs/architecture.md."""
+
+  def __init__(self, spec: RingMoESpec, *, key: Array):
+    dim, std = spec.embed_dim, spec.init_std
+    self.spec = spec
+    self.embed = nnx.Dict({
+        sensor: patches.PatchEmbed(
+            c, dim, spec.patch_size, key=rng.named(key, 'embed', sensor),
+            std=std,
+        )
+        for sensor, c in zip(spec.sensors, spec.channels, strict=True)
+    })
+    self.mask_token = nnx.Param(
+        linear.truncated_normal(rng.named(key, 'mask_token'), (1, dim))[0]
+    )
+    for i in range(len(spec.depths)):
+      name = f'stage_{i}'
+      setattr(self, name, _make_stage(spec, i, key=rng.named(key, name)))
+    last = dim * 2 ** (len(spec.depths) - 1)
+    self.norm = linear.LayerNorm(last)
+    self.decoder = nnx.Dict({
+        sensor: linear.Dense(
+            last, spec.stride**2 * spec.decoder_channels(sensor),
+            key=rng.named(key, 'decoder', sensor), std=std and 0.01,
+        )
+        for sensor in (spec.sensors if spec.decoders else ())
+    })
+
+  def __call__(
+      self,
+      images: Images,
+      *,
+      masks: Images | None = None,
+      mode: Literal['train', 'eval'] = 'eval',
+      engine: experts.Engine | None = None,
+  ) -> Output:
+    """Encodes the sensors that are present, and decodes if it can.
+
+    Args:
+      images: {sensor: f32[B, H, W, C]}, all of one H x W; B may differ.
+      masks: {sensor: bool[B, u, v]}, True where tokens are replaced by the
+        mask token; u divides the token grid.
+      mode: 'train' routes by capacity, 'eval' drops nothing.
+      engine: overrides the engine of the mode (tests).
+    """
+    spec = self.spec
+    present = self._check(images)
+    x = jnp.concatenate([self._tokens(images, masks, s) for s in present])
+    segments = tuple(
+        rmoe.Segment(spec.sensors.index(s), len(images[s])) for s in present
+    )
+    options = experts.Options(
+        engine=engine or ('capacity' if mode == 'train' else 'dropless'),
+        choices=spec.choices,
+        gate=spec.gate,
+        capacity_factor=spec.capacity_factor,
+        balance_scale=spec.balance_scale,
+    )
+    split = lambda y: _split(y, images, present)  # noqa: E731
+    intermediates = {'embed': split(x)}
+    auxes = []
+    for i in range(len(spec.depths)):
+      stage = getattr(self, f'stage_{i}')
+      x, aux = stage(
+          x, segments=segments, options=options, groups=spec.routing_groups,
+          scope=spec.balance_scope,
+      )
+      auxes.append(aux)
+      intermediates[f'stage_{i}'] = split(x)
+      if stage.merge is not None:
+        x = stage.merge(x)
+    features = split(self.norm(x))
+    reconstruction = None
+    if spec.decoders:
+      reconstruction = {
+          s: patches.depth_to_space(
+              self.decoder[s](features[s]), spec.stride
+          ).astype(jnp.float32)
+          for s in present
+      }
+    aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes)
+    return Output(features, intermediates, reconstruction, aux)
+
+  def _check(self, images: Images) -> list[str]:
+    for sensor in images:
+      choices_lib.check(sensor, self.spec.sensors, key='sensor of the batch')
+    sizes = {image.shape[1:3] for image in images.values()}
+    if len(sizes) != 1:
+      raise ValueError(
+          f'All sensors of a batch need one image size, not {sorted(sizes)}.'
+      )
+    return [s for s in self.spec.sensors if s in images]
+
+  def _tokens(self, images: Images, masks: Images | None, sensor: str) -> Array:
+    """Patch tokens of one sensor with the masked ones replaced."""
+    image = images[sensor].astype(self.spec.dtype)
+    channels = self.spec.channels[self.spec.sensors.index(sensor)]
+    if image.shape[-1] == 1 and channels > 1:
+      image = jnp.repeat(image, channels, axis=-1)
+    if image.shape[-1] != channels:
+      raise ValueError(
+          f'{sensor}: the image has {image.shape[-1]} bands, the model takes '
+          f'{channels}.'
+      )
+    x = self.embed[sensor](image)
+    if masks is None:
+      return x
+    mask = masks[sensor]
+    repeat = x.shape[1] // mask.shape[1]
+    mask = jnp.repeat(jnp.repeat(mask, repeat, 1), repeat, 2)[..., None]
+    token = self.mask_token[...].astype(x.dtype).reshape(1, 1, 1, -1)
+    return jnp.where(mask, token, x)
+
+
+def _make_stage(
+    spec: RingMoESpec, index: int, *, key: Array
+) -> swin.SwinStage:
+  """Blocks of one resolution and, but for the last, the merging after it."""
+  dim = spec.embed_dim * 2**index
+  grid = spec.image_size // spec.patch_size // 2**index
+
+  def make_block(block_key: Array) -> swin.SwinBlock:
+    ffn = rmoe.RMoE(
+        dim, int(dim * spec.mlp_ratio), sensors=len(spec.sensors),
+        specialised=spec.specialised, collaborative=spec.collaborative,
+        key=rng.named(block_key, 'ffn'), std=spec.init_std,
+    )
+    attend = attention_lib.WindowAttention(
+        dim, spec.heads[index], min(spec.window, grid), kind=spec.attention,
+        key=rng.named(block_key, 'attention'), std=spec.init_std,
+    )
+    return swin.SwinBlock(attend, ffn, dim=dim, gain=spec.norm_gain)
+
+  last = index == len(spec.depths) - 1
+  return swin.SwinStage(
+      make_block, spec.depths[index], key=rng.named(key, 'blocks'),
+      merge=None if last else patches.PatchMerging(
+          dim, key=rng.named(key, 'merge'), std=spec.init_std
+      ),
+      remat=spec.remat, unroll=spec.unroll,
+  )
+
+
+def _split(
+    x: Array, images: Images, present: list[str]
+) -> dict[str, Array]:
+  """Cuts a batch of all sensors into {sensor: its images}."""
+  out, start = {}, 0
+  for sensor in present:
+    out[sensor] = x[start : start + len(images[sensor])]
+    start += len(images[sensor])
+  return out

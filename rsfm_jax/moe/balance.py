@@ -1,0 +1,91 @@
+"""Balance losses and what there is to know about a routing."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rsfm_jax.moe import routing as routing_lib
+
+Array = jax.Array
+
+
+class Usage(NamedTuple):
+  """What S segments of tokens ask of the experts; no gradients.
+
+  Attributes:
+    load: share of the choices per expert, before dropping, [S, E].
+    dropped: share of the choices beyond the capacity, [S].
+    entropy: mean entropy of a token's distribution over the experts in nats,
+      [S].
+  """
+
+  load: Array
+  dropped: Array
+  entropy: Array
+
+
+def balance_loss(
+    routing: routing_lib.Routing,
+    groups: routing_lib.TokenGroups,
+    *,
+    scale: float,
+) -> Array:
+  """scale^2 * mean over groups and experts of f_e P_e, by set of experts.
+
+  f_e is the share of tokens whose first choice is e (before dropping), P_e
+  the mean probability. With `scale` = E this is Switch's loss, 1 at balance.
+  RingMoE's code has scale 8 for routers of 4 experts (quirk Q3). The mean over
+  groups is also the mean over sets, as each set has as many groups.
+  """
+  experts = routing.probs.shape[-1]
+  first = jax.nn.one_hot(routing.expert[:, 0], experts, dtype=jnp.float32)
+  share = jax.lax.stop_gradient(groups.mean(first))
+  return scale**2 * (share * groups.mean(routing.probs)).mean()
+
+
+def z_loss(logits: Array) -> Array:
+  """Mean of logsumexp(logits)^2 (ST-MoE, Eq. 5). logits: [N, E]."""
+  return jnp.square(jax.nn.logsumexp(logits, axis=-1)).mean()
+
+
+def usage(
+    routing: routing_lib.Routing,
+    dropped: Array,
+    segments: routing_lib.TokenGroups,
+) -> Usage:
+  """Usage by each segment of the batch.
+
+  Args:
+    routing: the decisions.
+    dropped: bool[N, K].
+    segments: whose tokens stand where (not the routing's own groups).
+
+  Returns:
+    Arrays with a leading axis over the segments.
+  """
+  probs = jax.lax.stop_gradient(routing.probs)
+  chosen = jax.nn.one_hot(routing.expert, probs.shape[-1]).mean(1)
+  entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
+  return Usage(
+      segments.mean(chosen),
+      segments.mean(dropped.mean(-1, dtype=jnp.float32)),
+      segments.mean(entropy),
+  )
+
+
+def mutual_information(load: Array, weight: Array) -> Array:
+  """I(sensor; expert) in nats.
+
+  Args:
+    load: share of each sensor's choices per expert, f32[..., M, E].
+    weight: share of all tokens per sensor, f32[M].
+
+  Returns:
+    f32[...]: 0 when all sensors use the experts alike, log min(M, E) at most.
+  """
+  weight = weight.reshape((1,) * (load.ndim - 2) + (-1, 1))
+  joint = load * weight
+  marginal = joint.sum(-2, keepdims=True)
+  ratio = jnp.where(load > 0, load / jnp.where(marginal > 0, marginal, 1), 1)
+  return (joint * jnp.log(ratio)).sum((-1, -2))

@@ -1,0 +1,151 @@
+"""From router logits to who computes what: experts, gates, positions.
+
+Letters: N tokens of the batch, G groups of consecutive tokens, E experts of a
+set, K choices, C capacity. Capacity and balance are defined inside a group;
+groups may differ in size and in the set of experts they use, all of it known
+statically. Router maths is float32.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Gate = Literal['prob', 'normalised']
+
+
+class TokenGroups(NamedTuple):
+  """How a flat batch of tokens [N] is cut into consecutive groups.
+
+  Attributes:
+    sizes: tokens per group.
+    sets: which set of experts each group uses (RMoE: one set per sensor).
+  """
+
+  sizes: tuple[int, ...]
+  sets: tuple[int, ...]
+
+  @classmethod
+  def cut(
+      cls, parts: list[tuple[int, int]], *, slices: int = 1
+  ) -> 'TokenGroups':
+    """Each part (set, tokens) in `slices` equal groups.
+
+    Raises:
+      ValueError: a part that cannot be cut equally.
+    """
+    for _, tokens in parts:
+      if tokens % slices:
+        raise ValueError(
+            f'model.routing_groups={slices} does not divide {tokens} tokens.'
+        )
+    sizes = [tokens // slices for _, tokens in parts for _ in range(slices)]
+    sets = [index for index, _ in parts for _ in range(slices)]
+    return cls(tuple(sizes), tuple(sets))
+
+  @property
+  def tokens(self) -> int:
+    return sum(self.sizes)
+
+  @property
+  def equal(self) -> bool:
+    return len(set(self.sizes)) == 1
+
+  @property
+  def slices(self) -> list[slice]:
+    stops = np.cumsum(self.sizes).tolist()
+    return [slice(b - a, b) for a, b in zip(self.sizes, stops, strict=True)]
+
+  def mean(self, values: Array) -> Array:
+    """[N, ...] -> [G, ...]."""
+    if self.equal:
+      return values.reshape(len(self.sizes), -1, *values.shape[1:]).mean(1)
+    return jnp.stack([values[s].mean(0) for s in self.slices])
+
+  def spread(self, values: Array | np.ndarray) -> Array:
+    """[G, ...] -> [N, ...], the group's value at each of its tokens."""
+    values = jnp.asarray(values)
+    if self.equal:
+      return jnp.repeat(
+          values, self.sizes[0], 0, total_repeat_length=self.tokens
+      )
+    shape = values.shape[1:]
+    return jnp.concatenate([
+        jnp.broadcast_to(v[None], (n, *shape))
+        for v, n in zip(values, self.sizes, strict=True)
+    ])
+
+
+class Routing(NamedTuple):
+  """The decision for every token.
+
+  Attributes:
+    expert: chosen expert of the token's set, i32[N, K].
+    gate: weight of the choice, f32[N, K].
+    position: rank among the group's tokens with the same expert: first come
+      first served, all first choices before all second ones, i32[N, K].
+    probs: f32[N, E].
+  """
+
+  expert: Array
+  gate: Array
+  position: Array
+  probs: Array
+
+
+def capacity(tokens: int, experts: int, *, choices: int, factor: float) -> int:
+  """Slots per expert and group: ceil(K T factor / E) (RingMoE, as coded)."""
+  exact = choices * tokens * factor / experts
+  return max(1, math.ceil(exact - 1e-9))
+
+
+def route(
+    logits: Array,
+    groups: TokenGroups,
+    *,
+    choices: int = 1,
+    gate: Gate = 'prob',
+) -> Routing:
+  """Softmax over the experts, then the `choices` most probable ones.
+
+  Args:
+    logits: f32[N, E].
+    groups: where positions start to count.
+    choices: K, experts per token.
+    gate: 'prob' weighs a choice by its probability, so that the router learns
+      from the task loss; 'normalised' divides by the sum over the choices,
+      which for K = 1 is the constant 1 without a gradient (what RingMoE's code
+      does; quirk Q1 of its fact sheet).
+
+  Returns:
+    The routing; positions are counted before anything is dropped.
+  """
+  probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+  if choices == 1:
+    expert = jnp.argmax(probs, -1, keepdims=True).astype(jnp.int32)
+    weight = probs.max(-1, keepdims=True)
+  else:
+    weight, expert = jax.lax.top_k(probs, choices)
+  if gate == 'normalised':
+    weight = weight / (weight.sum(-1, keepdims=True) + 1e-9)
+  position = positions(expert, groups, experts=logits.shape[-1])
+  return Routing(expert, weight, position, probs)
+
+
+def positions(expert: Array, groups: TokenGroups, *, experts: int) -> Array:
+  """How many choices of the same group and expert come before: i32[N, K]."""
+  starts = np.cumsum((0, *groups.sizes))[:-1]
+  taken = jnp.zeros((len(groups.sizes), experts), jnp.int32)
+  out = []
+  for k in range(expert.shape[1]):
+    onehot = jax.nn.one_hot(expert[:, k], experts, dtype=jnp.int32)
+    before = jnp.cumsum(onehot, axis=0) - onehot
+    at_start = before[starts]
+    rank = before - groups.spread(at_start - taken)
+    out.append((rank * onehot).sum(-1))
+    totals = jnp.concatenate([before[starts[1:]], onehot.sum(0)[None]])
+    taken = taken + totals - at_start
+  return jnp.stack(out, -1)

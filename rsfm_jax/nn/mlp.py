@@ -1,0 +1,61 @@
+"""The two-layer FFN that every expert is made of."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from rsfm_jax.nn import linear
+
+Array = jax.Array
+
+
+def gelu(x: Array) -> Array:
+  """GELU in its tanh form (RingMoE; MindSpore's default)."""
+  return jax.nn.gelu(x, approximate=True)
+
+
+def stacked_ffn(
+    x: Array, w_in: Array, b_in: Array, w_out: Array, b_out: Array
+) -> Array:
+  """One FFN per leading index, as batched matmuls.
+
+  Args:
+    x: [X, R, D] rows of each group.
+    w_in: [X, D, F].
+    b_in: [X, F].
+    w_out: [X, F, D].
+    b_out: [X, D].
+
+  Returns:
+    [X, R, D] in the dtype of `x`; products accumulate in float32.
+  """
+  dot = lambda a, b: jax.lax.dot_general(  # noqa: E731
+      a, b.astype(a.dtype), (((2,), (1,)), ((0,), (0,))),
+      preferred_element_type=jnp.float32,
+  ).astype(a.dtype)
+  hidden = gelu(dot(x, w_in) + b_in[:, None].astype(x.dtype))
+  return dot(hidden, w_out) + b_out[:, None].astype(x.dtype)
+
+
+class Mlp(nnx.Module):
+  """FFN(D -> F -> D), both layers biased; RingMoE's shared expert."""
+
+  def __init__(
+      self,
+      dim: int,
+      hidden: int,
+      *,
+      key: Array,
+      std: float | None = linear.DEFAULT_STD,
+  ):
+    k_in, k_out = jax.random.split(key)
+    self.w_in = nnx.Param(linear.truncated_normal(k_in, (dim, hidden), std))
+    self.b_in = nnx.Param(jnp.zeros(hidden))
+    self.w_out = nnx.Param(linear.truncated_normal(k_out, (hidden, dim), std))
+    self.b_out = nnx.Param(jnp.zeros(dim))
+
+  def __call__(self, x: Array) -> Array:
+    """x: [..., D] -> [..., D]."""
+    flat = x.reshape(1, -1, x.shape[-1])
+    weights = (self.w_in, self.b_in, self.w_out, self.b_out)
+    return stacked_ffn(flat, *(w[...][None] for w in weights)).reshape(x.shape)
