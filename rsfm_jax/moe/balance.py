@@ -15,12 +15,14 @@ class Usage(NamedTuple):
 
   Attributes:
     load: share of the choices per expert, before dropping, [S, E].
+    mass: mean probability of each expert, [S, E].
     dropped: share of the choices beyond the capacity, [S].
     entropy: mean entropy of a token's distribution over the experts in nats,
       [S].
   """
 
   load: Array
+  mass: Array
   dropped: Array
   entropy: Array
 
@@ -69,6 +71,7 @@ def usage(
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   return Usage(
       segments.mean(chosen),
+      segments.mean(probs),
       segments.mean(dropped.mean(-1, dtype=jnp.float32)),
       segments.mean(entropy),
   )

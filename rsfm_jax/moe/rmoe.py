@@ -37,6 +37,8 @@ class RMoEAux(NamedTuple):
     z: the same sum of router z-losses.
     specialised_load: f32[M, E].
     collaborative_load: per sensor, f32[M, E'].
+    specialised_mass: mean probabilities, f32[M, E].
+    collaborative_mass: per sensor, f32[M, E'].
     dropped: (specialised, collaborative), f32[M, 2].
     entropy: (specialised, collaborative), f32[M, 2].
   """
@@ -45,6 +47,8 @@ class RMoEAux(NamedTuple):
   z: Array
   specialised_load: Array
   collaborative_load: Array
+  specialised_mass: Array
+  collaborative_mass: Array
   dropped: Array
   entropy: Array
 
@@ -124,7 +128,7 @@ class RMoE(nnx.Module):
     index = jnp.array([s.sensor for s in segments])
     empty = _Branch(
         jnp.zeros(()), jnp.zeros(()),
-        balance.Usage(*(jnp.zeros((self.sensors, n)) for n in (0, 1, 1))),
+        balance.Usage(*(jnp.zeros((self.sensors, n)) for n in (0, 0, 1, 1))),
     )
 
     def place(values: Array) -> Array:
@@ -142,6 +146,8 @@ class RMoE(nnx.Module):
         z=sum(b.z for b in branches),
         specialised_load=usages[0].load,
         collaborative_load=usages[1].load,
+        specialised_mass=usages[0].mass,
+        collaborative_mass=usages[1].mass,
         dropped=jnp.concatenate([u.dropped for u in usages], -1),
         entropy=jnp.concatenate([u.entropy for u in usages], -1),
     )

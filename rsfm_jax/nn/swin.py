@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.nn import attention
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import windows
 
 Array = jax.Array
 Remat = Literal['none', 'full', 'dots']
@@ -49,7 +50,8 @@ class SwinBlock(nnx.Module):
 class SwinStage(nnx.Module):
   """A stack of blocks, parameters stacked on a leading axis [L, ...].
 
-  Even blocks do not shift, odd ones do, so the scan runs over pairs. `merge`
+  Even blocks do not shift, odd ones do, so the scan runs over pairs wherever
+  the grid is larger than the window. `merge`
   is what the caller applies after the stage, so that it can keep the tokens
   of both resolutions.
   """
@@ -78,7 +80,11 @@ class SwinStage(nnx.Module):
   def __call__(self, x: Array, **ffn_options: Any) -> tuple[Array, Any]:
     """x: [B, H, W, D] -> ([B, H, W, D], aux stacked over L)."""
     graphdef, state = nnx.split(self.blocks)
-    pair = 2 if self.depth % 2 == 0 else 1
+    _, height, width, _ = x.shape
+    window = self.blocks.attention.window
+    layout = windows.layout(height, width, window, shifted=True)
+    # Where nothing shifts all blocks are alike: half the program to compile.
+    pair = 2 if layout.shift and self.depth > 1 else 1
 
     def body(x: Array, weights: Any) -> tuple[Array, Any]:
       auxes = []

@@ -140,27 +140,32 @@ class SimMIM:
 
   def loss(
       self, params: Tree, extra: Tree, batch: Batch, key: Array
-  ) -> tuple[Array, dict[str, Array]]:
-    """(scalar, {name: scalar or small array}); `extra` is unused."""
+  ) -> tuple[Array, dict[str, dict[str, Array]]]:
+    """(scalar, {'losses': scalars, 'routing': small arrays per layer}).
+
+    `extra` is unused.
+    """
     del extra
     spec = self.spec
     images = clean_images(batch)
     masks = self.masks(batch, key)
     out = self.encode(params, images, masks=masks, mode='train')
     total = jnp.zeros(())
-    aux: dict[str, Array] = {}
+    losses = {}
     for sensor, entry in batch.items():
-      aux[f'loss/{sensor}'] = self._sensor_loss(
+      losses[sensor] = self._sensor_loss(
           sensor, entry, images[sensor], masks[sensor],
           out.reconstruction[sensor],
       )
-      total += spec.weights.get(sensor, 1.0) * aux[f'loss/{sensor}']
-    aux['loss/balance'] = out.aux.balance.sum()
-    aux['loss/z'] = out.aux.z.sum()
-    total += spec.aux_weight * aux['loss/balance']
-    total += spec.z_weight * aux['loss/z']
-    sizes = {s: e['image'].shape[0] for s, e in batch.items()}
-    return total, aux | routing_metrics(out.aux, sizes)
+      total += spec.weights.get(sensor, 1.0) * losses[sensor]
+    losses['balance'] = out.aux.balance.sum()
+    losses['z'] = out.aux.z.sum()
+    total += spec.aux_weight * losses['balance']
+    total += spec.z_weight * losses['z']
+    sizes = {s: images[s].shape[0] for s in out.features}
+    return total, {
+        'losses': losses, 'routing': routing_metrics(out.aux, sizes)
+    }
 
   def _sensor_loss(self, sensor, entry, image, mask, prediction) -> Array:
     spec = self.spec
@@ -184,10 +189,10 @@ def routing_metrics(aux: Any, sizes: Mapping[str, int]) -> dict[str, Array]:
   `sizes` are the images per sensor, in the model's order of sensors.
   """
   metrics = {
-      'routing/specialised_load': aux.specialised_load,
-      'routing/collaborative_load': aux.collaborative_load,
-      'routing/dropped': aux.dropped,
-      'routing/entropy': aux.entropy,
+      'specialised_load': aux.specialised_load,
+      'collaborative_load': aux.collaborative_load,
+      'dropped': aux.dropped,
+      'entropy': aux.entropy,
   }
   if aux.collaborative_load.shape[-1]:
     present = aux.collaborative_load[0].sum(-1) > 0
@@ -195,7 +200,7 @@ def routing_metrics(aux: Any, sizes: Mapping[str, int]) -> dict[str, Array]:
     index = jnp.nonzero(present, size=len(sizes))[0]
     values = jnp.array(list(sizes.values()), jnp.float32)
     share = share.at[index].set(values / values.sum())
-    metrics['routing/mutual_information'] = balance.mutual_information(
+    metrics['mutual_information'] = balance.mutual_information(
         aux.collaborative_load, share
     )
   return jax.lax.stop_gradient(metrics)

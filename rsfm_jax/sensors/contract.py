@@ -113,7 +113,7 @@ class Sensor:
     for band in bands:
       choices.check(band, by_name, key=f'band of {self.name}')
     return dataclasses.replace(
-        self, name=name or self.name, bands=tuple(by_name[b] for b in bands)
+      self, name=name or self.name, bands=tuple(by_name[b] for b in bands)
     )
 
   def to_json(self) -> dict[str, Any]:
@@ -130,8 +130,8 @@ class Sensor:
     try:
       value['kind'] = Kind(value['kind'])
       value['bands'] = tuple(
-          Band(**(dict(band) | {'units': Units(band['units'])}))
-          for band in value['bands']
+        Band(**(dict(band) | {'units': Units(band['units'])}))
+        for band in value['bands']
       )
       return cls(**value)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,173 @@
+"""`rsfm data pack`: scenes on disk to stores of samples."""
+
+import argparse
+import fnmatch
+import pathlib
+import time
+
+from rsfm_jax.data import pack
+from rsfm_jax.data import readers
+from rsfm_jax.data import real
+from rsfm_jax.data import recipe
+from rsfm_jax.data import splits
+
+HELP = 'cut scenes into chips and write a store'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
+    'source',
+    nargs='?',
+    help='folder, .zip, scene file (GeoTIFF, JPEG, PNG, NPY, NPZ, HDF5) or '
+    'tfds:NAME',
+  )
+  add('--out', required=True, help='folder of the store (of stores: --recipe)')
+  add('--sensor', help='contract of the files, e.g. sentinel2_l1c')
+  add('--store_as', default='', help='contract of the store, e.g. ms')
+  add('--pattern', default='*', help='shell pattern of paths in the source')
+  add('--chip', type=int, help='edge in pixels; without it scenes stay whole')
+  add('--stride', type=int, help='default: the chip, so no overlap')
+  add('--cut', choices=('tile', 'centre'), default='tile')
+  add(
+    '--max_nodata',
+    type=float,
+    default=0.5,
+    help='skip chips with a larger share of nodata',
+  )
+  add(
+    '--split',
+    choices=('random', 'location', 'table', *splits.NAMES),
+    help='default: table if there is one, else train',
+  )
+  add('--shares', type=_numbers, default=(0.8, 0.1, 0.1), metavar='A,B,C')
+  add('--seed', type=int, default=0, help='of the random and location splits')
+  add('--block_km', type=float, default=5.0, help='block of --split location')
+  add('--table', default='', help='CSV of file,label,split')
+  add('--label', choices=('folder', 'none'), default='none')
+  add(
+    '--bands',
+    type=_names,
+    default=(),
+    metavar='B01,B02,...',
+    help="bands (or polarisations) in the file's order; empty skips one",
+  )
+  add(
+    '--datasets',
+    type=_pairs,
+    default=(),
+    metavar='BAND=NAME,...',
+    help='data set of each band of an HDF5 file',
+  )
+  add('--axes', default='', help='axes of an array: N, C, H, W in its order')
+  add('--key', default='', help='array of an NPZ, feature of a TFDS example')
+  add('--values', choices=('stored', 'scaled'), default='stored')
+  add('--nodata', type=float, help="overrides the contract's")
+  add('--resampling', choices=('bilinear', 'nearest'), default='bilinear')
+  add('--bands_as', choices=('channels', 'samples'), default='channels')
+  add('--missing_bands', choices=('error', 'mask'), default='error')
+  add('--processing_baseline', default='', help='of Sentinel-2 DN, e.g. 05.09')
+  add('--licence', default='')
+  add('--workers', type=int, help='reader threads; default: one per core')
+  add('--on_bad', choices=('auto', 'stop', 'skip'), default='auto')
+  add('--resume', action='store_true', help='go on with a killed pack')
+  add('--recipe', choices=('real',), help='make all stores of a known recipe')
+  add('--shared', default='../shared', help='folder of the samples: --recipe')
+  add('--only', default='*', help='shell pattern of stores: --recipe')
+
+
+def run(args: argparse.Namespace) -> int:
+  if args.recipe:
+    return _run_recipe(args)
+  if not args.source or not args.sensor:
+    raise ValueError('rsfm data pack needs SOURCE and --sensor, or --recipe.')
+  report = pack.pack(
+    _job(args),
+    args.out,
+    workers=args.workers,
+    resume='yes' if args.resume else 'no',
+    on_bad=args.on_bad,
+  )
+  print('\n'.join(report.lines()))
+  return 0
+
+
+def _run_recipe(args: argparse.Namespace) -> int:
+  """Makes every store that is not there yet; a second call completes."""
+  if args.source:
+    raise ValueError(f'--recipe takes no SOURCE (given: {args.source}).')
+  start, samples, made = time.monotonic(), 0, 0
+  for name, job in real.jobs(args.shared).items():
+    folder = pathlib.Path(args.out) / name
+    if not fnmatch.fnmatchcase(name, args.only):
+      continue
+    made += 1
+    if pack.is_done(job, folder):
+      print(f'{folder}: done before')
+      continue
+    report = pack.pack(
+      job, folder, workers=args.workers, resume='yes', on_bad=args.on_bad
+    )
+    samples += report.samples
+    print('\n'.join(report.lines()))
+  if not made:
+    raise ValueError(f'--only {args.only!r} names no store of the recipe.')
+  seconds = time.monotonic() - start
+  print(f'{args.out}: {made} stores, {samples} new samples, {seconds:.1f} s')
+  return 0
+
+
+def _job(args: argparse.Namespace) -> pack.Job:
+  kind = args.split or ('table' if args.table or _has_splits(args) else 'train')
+  return pack.Job(
+    source=args.source,
+    pattern=args.pattern,
+    label=args.label,
+    table=args.table,
+    recipe=recipe.Recipe(
+      sensor=args.sensor,
+      store_as=args.store_as,
+      layout=readers.Layout(
+        bands=args.bands,
+        datasets=args.datasets,
+        axes=args.axes,
+        key=args.key,
+        values=args.values,
+        nodata=args.nodata,
+        resampling=args.resampling,
+      ),
+      chip=args.chip,
+      stride=args.stride,
+      cut=args.cut,
+      max_nodata=args.max_nodata,
+      split=splits.Policy(
+        kind=kind,
+        shares=args.shares,
+        seed=args.seed,
+        block_km=args.block_km,
+      ),
+      bands_as=args.bands_as,
+      missing_bands=args.missing_bands,
+      processing_baseline=args.processing_baseline,
+      licence=args.licence,
+    ),
+  )
+
+
+def _has_splits(args: argparse.Namespace) -> bool:
+  return args.source.startswith('tfds:')
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+  return tuple(float(part) for part in text.split(','))
+
+
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(part.strip() for part in text.split(','))
+
+
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+  pairs = tuple(tuple(part.split('=', 1)) for part in text.split(','))
+  if any(len(pair) != 2 for pair in pairs):
+    raise argparse.ArgumentTypeError(f'{text!r} is not BAND=NAME,...')
+  return pairs

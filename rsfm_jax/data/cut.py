@@ -1,0 +1,284 @@
+"""Cuts one scene into samples in the units of a contract."""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rsfm_jax.data import chips
+from rsfm_jax.data import raster
+from rsfm_jax.data import readers
+from rsfm_jax.data import recipe as recipes
+from rsfm_jax.data import sources
+from rsfm_jax.data import splits
+from rsfm_jax.sensors import checks
+from rsfm_jax.sensors import contract
+from rsfm_jax.sensors import matching
+from rsfm_jax.sensors import units
+
+_SCALE_ROWS = 512  # Rows at a time for the RMS amplitude of a scene.
+
+
+class Sample(NamedTuple):
+  """Arguments of `StoreWriter.add`."""
+
+  arrays: dict[str, np.ndarray]
+  fields: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Cuts:
+  """Samples of (a part of) a scene and what was left out of them."""
+
+  samples: list[Sample] = dataclasses.field(default_factory=list)
+  known: int = 0  # Already in the store.
+  nodata: int = 0  # Skipped for their share of nodata.
+  border: int = 0  # Skipped between blocks of two splits.
+  pixel_bytes: int = 0  # Read from the scene, as its data type.
+
+
+def cut(
+  scene: sources.Scene,
+  recipe: recipes.Recipe,
+  *,
+  source: str = '',
+  part: tuple[int, int] = (0, 1),
+  known: Callable[[str], bool] = lambda _: False,
+) -> Cuts:
+  """Reads a scene strip by strip and returns its chips.
+
+  Args:
+    scene: what to read.
+    recipe: how to cut and convert it.
+    source: noted with every sample.
+    part: (i, n) takes the i-th of n shares of the strips, so that several
+      readers can work on one large scene.
+    known: tells the ids of samples that need not be made again.
+
+  Raises:
+    ValueError: damaged, other bands than the contract's, values that cannot
+      be in its unit, smaller than a chip. The message names the file.
+  """
+  cuts = Cuts()
+  if known(scene.id):  # A scene of one chip; do not even open it.
+    cuts.known = 1
+    return cuts
+  frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
+  try:
+    for view in _views(scene, frames, recipe, source):
+      _cut_view(view, cuts, part, known)
+  except ValueError as error:
+    if scene.path in str(error):
+      raise
+    raise ValueError(f'{scene.path}: {error}') from error
+  finally:
+    for frame in frames:
+      frame.close()
+  return cuts
+
+
+class _View(NamedTuple):
+  """Bands of a frame that make one sample per window."""
+
+  scene: sources.Scene
+  frame: raster.Raster
+  recipe: recipes.Recipe
+  bands: tuple[str, ...]
+  id: str
+  source: str
+
+
+def _views(scene, frames, recipe, source) -> Iterator[_View]:
+  for frame in frames:
+    base = f'{scene.id}/{frame.name}' if frame.name else scene.id
+    if recipe.bands_as == 'channels':
+      yield _View(scene, frame, recipe, frame.bands, base, source)
+      continue
+    for band in frame.bands:
+      yield _View(scene, frame, recipe, (band,), f'{base}/{band}', source)
+
+
+def _cut_view(view: _View, cuts: Cuts, part, known) -> None:
+  recipe, frame = view.recipe, view.frame
+  windows = chips.windows(
+    frame.height,
+    frame.width,
+    size=recipe.chip,
+    stride=recipe.stride,
+    cut=recipe.cut,
+  )
+  strips = [list(g) for _, g in itertools.groupby(windows, lambda w: w.row)]
+  i, n = part
+  mine = strips[i * len(strips) // n : (i + 1) * len(strips) // n]
+  alone = len(windows) == 1
+  scale = None
+  for strip in mine:
+    named = [
+      (view.id if alone else f'{view.id}/{w.row}_{w.column}', w) for w in strip
+    ]
+    todo = [(id_, w) for id_, w in named if not known(id_)]
+    cuts.known += len(named) - len(todo)
+    if not todo:
+      continue
+    if scale is None and recipe.target.kind == contract.Kind.SAR_COMPLEX:
+      scale = _scene_scale(view)
+    _cut_strip(view, todo, scale, cuts)
+
+
+def _cut_strip(view: _View, todo, scale, cuts: Cuts) -> None:
+  """Chips of one row: one read, one conversion, one transform of places."""
+  recipe = view.recipe
+  windows = [window for _, window in todo]
+  strip = _read_strip(view, windows, cuts)
+  places = view.frame.places(windows)
+  for (id_, window), place in zip(todo, places, strict=True):
+    start = window.column - windows[0].column
+    columns = slice(start, start + window.width)
+    valid = strip.valid[:, columns]
+    share = chips.nodata_share(valid)
+    if share > recipe.max_nodata or share == 1.0:
+      cuts.nodata += 1
+      continue
+    split = splits.assign(
+      recipe.split,
+      scene=view.scene.id,
+      given=view.scene.split,
+      corners=place.corners,
+    )
+    if split is None:
+      cuts.border += 1
+      continue
+    name = recipe.target.name
+    image = np.ascontiguousarray(strip.image[:, columns])
+    arrays = {f'{name}/image': image}
+    if share:
+      arrays[f'{name}/valid'] = np.ascontiguousarray(valid)
+    if scale is not None:
+      arrays[f'{name}/scene_scale'] = scale
+    bands = {name: strip.present} if strip.present else None
+    fields = _fields(view, place) | {'id': id_, 'split': split, 'bands': bands}
+    cuts.samples.append(Sample(arrays, fields))
+
+
+def _fields(view: _View, place: raster.Place) -> dict[str, Any]:
+  return {
+    'source': view.source,
+    'label': view.frame.label or view.scene.label,
+    'crs': place.crs,
+    'bounds': place.bounds,
+    'lonlat': place.lonlat,
+    'date': view.scene.date,
+    'licence': view.recipe.licence or None,
+  }
+
+
+class _Strip(NamedTuple):
+  """image [H, W, C], valid bool [H, W], bands present if some are absent."""
+
+  image: np.ndarray
+  valid: np.ndarray
+  present: tuple[str, ...] | None
+
+
+def _read_strip(
+  view: _View, windows: Sequence[raster.Window], cuts: Cuts
+) -> _Strip:
+  """Windows of one row in one read, in the units and bands of the store."""
+  recipe, first = view.recipe, windows[0]
+  width = windows[-1].column + windows[-1].width - first.column
+  area = raster.Window(first.row, first.column, first.height, width)
+  plan = _plan(recipe, view.bands)
+  image, valid = view.frame.read(area, plan.read.band_names)
+  cuts.pixel_bytes += image.nbytes
+  # Without a mask the check makes no copies of the bands.
+  mask = None if valid.all() else valid
+  checks.check_range(image, plan.read, valid=mask)
+  if plan.convert:
+    image = units.convert(
+      image,
+      source=plan.read,
+      target=recipe.target.units,
+      processing_baseline=recipe.processing_baseline or None,
+    )
+    checks.check_range(image, plan.have, valid=mask)
+  if image.dtype.kind == 'f' and mask is not None:
+    image = np.where(valid[..., None], image, 0)  # No NaN into the store.
+  image, band_valid = matching.apply(plan.match, image)
+  present = tuple(np.array(plan.match.bands)[band_valid].tolist())
+  absent = len(present) < len(plan.match.bands)
+  return _Strip(_stored(image, recipe), valid, present if absent else None)
+
+
+class _Plan(NamedTuple):
+  """What to read and how to bring it into the store's contract."""
+
+  read: contract.Sensor  # Bands of the file that the store needs.
+  have: contract.Sensor  # The same after the conversion.
+  match: matching.Match
+  convert: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(recipe: recipes.Recipe, bands: tuple[str, ...]) -> _Plan:
+  """Reads no band that the store does not want."""
+  target = recipe.target
+
+  def contracts(names):
+    # Nodata is in the mask of the reader, who may know better than the sensor.
+    read = dataclasses.replace(recipe.source.select(names), nodata=None)
+    have = units.converted(read, target.units)
+    if recipe.bands_as == 'samples':
+      have = dataclasses.replace(
+        have,
+        bands=(dataclasses.replace(have.bands[0], name=target.band_names[0]),),
+      )
+    return read, have, matching.match(have, target, policy=recipe.missing_bands)
+
+  _, _, match = contracts(bands)
+  used = tuple(bands[i] for i in sorted(set(match.indices)) if i >= 0)
+  read, have, match = contracts(used)
+  convert = read.units != target.units or bool(recipe.processing_baseline)
+  return _Plan(read, have, match, convert)
+
+
+def _stored(image: np.ndarray, recipe: recipes.Recipe) -> np.ndarray:
+  """The data type of a store: uint8, uint16 DN, else float32."""
+  unit = recipe.target.units
+  dtype = np.dtype(np.float32)
+  if unit == contract.Units.UINT8:
+    dtype = np.dtype(np.uint8)
+  elif unit == contract.Units.DN:
+    # Removing the baseline offset leaves dark pixels below zero.
+    dtype = np.dtype(np.int32 if recipe.processing_baseline else np.uint16)
+  if image.dtype == dtype:
+    return image
+  if dtype.kind in 'ui' and image.size:
+    limits = np.iinfo(dtype)
+    if image.min() < limits.min or image.max() > limits.max:
+      raise ValueError(
+        f'values {image.min()} to {image.max()} do not fit {dtype} of {unit}.'
+      )
+  return image.astype(dtype)
+
+
+def _scene_scale(view: _View) -> np.ndarray:
+  """RMS amplitude over the valid pixels and polarisations of the scene."""
+  bands = _plan(view.recipe, view.bands).read.band_names
+  total, count = 0.0, 0
+  for area in _strips(view.frame):
+    image, valid = view.frame.read(area, bands)
+    power = np.square(image[valid], dtype=np.float64)
+    total += power.sum()
+    count += power.size // 2  # I and Q together are one amplitude.
+  if total <= 0:
+    raise ValueError('the scene is empty: every pixel is zero or not finite.')
+  return np.float32(np.sqrt(total / count)).reshape(())
+
+
+def _strips(frame: raster.Raster) -> Iterator[raster.Window]:
+  for row in range(0, frame.height, _SCALE_ROWS):
+    height = min(_SCALE_ROWS, frame.height - row)
+    yield raster.Window(row, 0, height, frame.width)

@@ -1,0 +1,108 @@
+"""A model as a folder that explains itself: weights, spec, contract.
+
+`model.safetensors` (float arrays by '/'-joined name), `spec.json`,
+`contract.json` (sensors and the statistics that normalise them) and
+`record.json` (how it was made, content hash). Loaded by name, never by order.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+import safetensors.numpy
+
+from rsfm_jax.core import files
+from rsfm_jax.core import trees
+from rsfm_jax.train import checkpoint
+
+Tree = Any
+WEIGHTS = 'model.safetensors'
+
+
+class Exported(NamedTuple):
+  """What a model folder holds; spec and contract as JSON."""
+
+  params: Tree
+  spec: dict[str, Any]
+  contract: dict[str, Any]
+  record: dict[str, Any]
+
+
+def save(
+    folder: files.Path,
+    params: Tree,
+    *,
+    spec: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> str:
+  """Writes a model folder; the weights come last, so that it is whole or not.
+
+  An Orbax checkpoint of the parameters (step 0) stands beside the weights,
+  for warm starts on any mesh.
+
+  Returns:
+    The content hash of the parameters.
+
+  Raises:
+    ValueError: the folder holds a model already.
+    OSError: no room.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / WEIGHTS).exists():
+    raise ValueError(f'{folder} holds a model already; choose another --out.')
+  digest = checkpoint.content_hash(params)
+  arrays = {
+      name: np.ascontiguousarray(jax.device_get(leaf))
+      for name, leaf in trees.flatten(params).items()
+  }
+  orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
+  state = {
+      'params': params,
+      'step': np.zeros((), np.int32),
+  }
+  orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
+  orbax.wait()
+  orbax.close()
+  files.write_json(folder / 'spec.json', dict(spec))
+  files.write_json(folder / 'contract.json', dict(contract))
+  files.write_json(
+      folder / 'record.json', dict(record) | {'content_hash': digest}
+  )
+  data = safetensors.numpy.save(
+      arrays,
+      metadata={
+          'spec': json.dumps(dict(spec)),
+          'contract': json.dumps(dict(contract)),
+      },
+  )
+  files.write_bytes(folder / WEIGHTS, data)
+  return digest
+
+
+def is_model(folder: files.Path) -> bool:
+  return (pathlib.Path(folder) / WEIGHTS).is_file()
+
+
+def load(folder: files.Path) -> Exported:
+  """Reads a model folder.
+
+  Raises:
+    ValueError: a file is missing or damaged; it is named.
+  """
+  folder = pathlib.Path(folder)
+  if not is_model(folder):
+    raise ValueError(f'{folder} holds no {WEIGHTS}: not a model folder.')
+  try:
+    flat = safetensors.numpy.load((folder / WEIGHTS).read_bytes())
+  except SafetensorError as error:
+    raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from error
+  read = lambda name: files.read_json(folder / name)  # noqa: E731
+  return Exported(
+      trees.unflatten(flat), read('spec.json'), read('contract.json'),
+      read('record.json'),
+  )

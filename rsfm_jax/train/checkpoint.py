@@ -1,0 +1,315 @@
+"""Checkpoints of a run: asynchronous, atomic, verified; the orbax importer.
+
+`folder/<step>/` appears by one rename when it is whole, then `sha256.json` is
+added inside with the hash of every file: Orbax itself does not notice flipped
+bits of array data. `params` and `ema` are stored apart from the rest, so that
+they load alone.
+"""
+
+from collections.abc import Callable, Mapping
+import concurrent.futures
+import errno
+import hashlib
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint.experimental import v1 as ocp
+
+from rsfm_jax.core import files
+from rsfm_jax.core import log
+from rsfm_jax.core import trees
+
+_SEAL = 'sha256.json'
+_ALONE = ('params', 'ema')  # Top-level entries stored under their own name.
+_REST = 'rest'
+
+
+class Restored(NamedTuple):
+  """A state, the step it was saved after and the metadata saved with it."""
+
+  step: int
+  state: trees.Tree
+  metadata: dict[str, Any]
+
+
+class Loaded(NamedTuple):
+  """Parameters alone, with step and metadata of their checkpoint."""
+
+  step: int
+  params: trees.Tree
+  metadata: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one run; the caller holds the lock of its workdir."""
+
+  def __init__(self, folder: files.Path, *, keep: int = 3):
+    """Opens `folder` and clears what killed saves left behind.
+
+    Args:
+      folder: holds one sub-folder per step; made when absent.
+      keep: how many newest steps stay; older ones go after a newer is sealed.
+    """
+    if keep < 1:
+      raise ValueError(f'checkpoint.keep={keep} must be at least 1.')
+    self._folder = pathlib.Path(folder).resolve()
+    self._keep = keep
+    self._pending: concurrent.futures.Future | None = None
+    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+      for left in self._folder.glob('*.orbax-checkpoint-tmp*'):
+        shutil.rmtree(left)
+
+  def steps(self) -> list[int]:
+    """Steps with a whole folder, oldest first; damage shows at `restore`."""
+    return steps(self._folder)
+
+  def save(
+    self, step: int, state: trees.Tree, metadata: Mapping[str, Any]
+  ) -> None:
+    """Copies the state to host memory and returns; files follow behind it.
+
+    Args:
+      step: the number of finished steps; a step that exists is left alone.
+      state: the train state; may be donated once this returns.
+      metadata: JSON, such as `{'spec': ..., 'contract': ...}`.
+
+    Raises:
+      OSError: this or the previous save found no room; older steps are kept.
+    """
+    self.wait()
+    if step in self.steps():
+      return
+    self._check_room(step, state)
+    items = {k: state[k] for k in _ALONE if k in state}
+    items[_REST] = {k: v for k, v in state.items() if k not in items}
+    response = ocp.save_checkpointables_async(
+      self._folder / str(step), items, custom_metadata=dict(metadata)
+    )
+    self._pending = self._thread.submit(self._complete, step, response)
+
+  def wait(self) -> None:
+    """Blocks until the save under way is on disk and sealed.
+
+    Raises:
+      OSError: it failed; the message names step and folder.
+    """
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def close(self) -> None:
+    """Waits; a failure is logged, since the run may end by another error."""
+    try:
+      self.wait()
+    except OSError as error:
+      log.warning('%s', error)
+    self._thread.shutdown()
+
+  def restore(self, abstract: trees.Tree) -> Restored | None:
+    """The newest good state on the given shardings, or None when there is none.
+
+    A damaged step is reported, set aside as `damaged-<step>` and passed over.
+
+    Args:
+      abstract: `jax.ShapeDtypeStruct`s with shardings of any mesh, the same
+        tree as was saved.
+
+    Raises:
+      ValueError: all steps are damaged, or the saved tree differs in names,
+        shapes or dtypes.
+    """
+    self.wait()
+    found = self.steps()
+    for step in reversed(found):
+      if problem := damage(self._folder / str(step)):
+        self._set_aside(step, problem)
+        continue
+      items = {k: abstract[k] for k in _ALONE if k in abstract}
+      items[_REST] = {k: v for k, v in abstract.items() if k not in items}
+      out = _load(self._folder / str(step), items)
+      state = out.pop(_REST) | out
+      return Restored(step, state, _metadata(self._folder / str(step)))
+    if found:
+      raise ValueError(f'{self._folder}: all of the steps {found} are damaged.')
+    return None
+
+  def _check_room(self, step: int, state: trees.Tree) -> None:
+    """An early, cheap error; parameters hardly compress."""
+    needed = sum(
+      shard.data.nbytes
+      for x in jax.tree.leaves(state)
+      for shard in jax.numpy.asarray(x).addressable_shards
+      if shard.replica_id == 0
+    )
+    free = shutil.disk_usage(self._folder).free
+    if needed > free:
+      raise OSError(
+        errno.ENOSPC,
+        f'no room for checkpoint {step} in {self._folder}: {needed:,} bytes '
+        f'needed, {free:,} free; {self._kept()}',
+      )
+
+  def _complete(self, step: int, response: ocp.AsyncResponse) -> None:
+    """In the background: waits for the files, seals them, drops old steps."""
+    try:
+      response.result()
+      if jax.process_index() == 0:
+        _seal(self._folder / str(step))
+        for old in self.steps()[: -self._keep]:
+          shutil.rmtree(self._folder / str(old))
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      for left in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
+        shutil.rmtree(left, ignore_errors=True)
+      reason = ' '.join(str(error).split())[:300]
+      raise OSError(
+        getattr(error, 'errno', None) or errno.EIO,
+        f'could not save checkpoint {step} in {self._folder}: {reason}; '
+        f'{self._kept(but=step)}',
+      ) from error
+
+  def _kept(self, but: int | None = None) -> str:
+    kept = [step for step in self.steps() if step != but]
+    return f'kept checkpoints: {kept or "none"}.'
+
+  def _set_aside(self, step: int, problem: str) -> None:
+    aside = self._folder / f'damaged-{step}'
+    log.warning(
+      'checkpoint %d is damaged (%s); moved to %s, falling back to the one '
+      'before it.',
+      step,
+      problem,
+      aside,
+    )
+    if jax.process_index() == 0:
+      shutil.rmtree(aside, ignore_errors=True)
+      (self._folder / str(step)).rename(aside)
+
+
+def steps(folder: files.Path) -> list[int]:
+  """The steps saved in a folder of checkpoints, oldest first."""
+  names = (path.name for path in pathlib.Path(folder).glob('[0-9]*'))
+  return sorted(int(name) for name in names if name.isdecimal())
+
+
+def damage(step_folder: files.Path) -> str | None:
+  """What is wrong with a saved step, or None.
+
+  A step without `sha256.json` (killed between rename and seal) is judged by
+  the marker files that Orbax renames into place with it.
+  """
+  folder = pathlib.Path(step_folder)
+  if not (folder / _SEAL).is_file():
+    marks = ('_CHECKPOINT_METADATA', f'{_REST}/_METADATA', 'params/_METADATA')
+    missing = [mark for mark in marks if not (folder / mark).is_file()]
+    return f'{missing[0]} is missing' if missing else None
+  try:
+    sealed = files.read_json(folder / _SEAL)
+  except ValueError as error:
+    return str(error)
+  for name, digest in sealed.items():
+    if not (folder / name).is_file():
+      return f'{name} is missing'
+    if files.sha256(folder / name) != digest:
+      return f'{name} has other content than was saved'
+  return None
+
+
+def load_params(
+  folder: files.Path,
+  *,
+  step: int | None = None,
+  which: str = 'params',
+  shardings: Callable[[trees.Tree], trees.Tree] | None = None,
+) -> Loaded:
+  """Parameters alone from a folder of checkpoints, which is not changed.
+
+  Args:
+    folder: the `checkpoints` folder of a run.
+    step: a step, or None for the newest good one.
+    which: 'params' or 'ema'.
+    shardings: from the abstract parameters to their shardings, for instance a
+      partial `rules.shardings`; None puts all on one device.
+
+  Raises:
+    ValueError: no such step, no good step, or no such parameters in it.
+  """
+  folder = pathlib.Path(folder).resolve()
+  saved = steps(folder)
+  if step is not None and step not in saved:
+    raise ValueError(f'{folder} holds no step {step}, only {saved}.')
+  for index in reversed(saved) if step is None else (step,):
+    if problem := damage(folder / str(index)):
+      log.warning('checkpoint %d is damaged: %s.', index, problem)
+      continue
+    tree = _placed(_abstract(folder / str(index), which), shardings)
+    params = _load(folder / str(index), {which: tree})[which]
+    return Loaded(index, params, _metadata(folder / str(index)))
+  raise ValueError(f'{folder} holds no good checkpoint (steps {saved}).')
+
+
+def content_hash(params: trees.Tree) -> str:
+  """SHA-256 of names, dtypes, shapes and bytes: the identity of a model."""
+  digest = hashlib.sha256()
+  for name, leaf in trees.flatten(params).items():
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    digest.update(f'{name} {array.dtype} {array.shape}\n'.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def _seal(folder: pathlib.Path) -> None:
+  whole = (path for path in sorted(folder.rglob('*')) if path.is_file())
+  digests = {str(p.relative_to(folder)): files.sha256(p) for p in whole}
+  files.write_json(folder / _SEAL, digests)
+
+
+def _abstract(folder: pathlib.Path, item: str) -> trees.Tree:
+  """The saved tree of an item as shapes and dtypes, read from its metadata."""
+  known = ocp.checkpointables_metadata(folder).metadata
+  if item not in known:
+    raise ValueError(f'{folder} holds {sorted(known)}, but no {item!r}.')
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), known[item]
+  )
+
+
+def _placed(tree: trees.Tree, shardings) -> trees.Tree:
+  """Abstract arrays with the shardings asked for, or all on one device."""
+  if shardings is None:
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.map(lambda _: one, tree)
+  else:
+    places = shardings(tree)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    tree,
+    places,
+  )
+
+
+def _metadata(folder: pathlib.Path) -> dict[str, Any]:
+  return dict(ocp.checkpointables_metadata(folder).custom_metadata or {})
+
+
+def _load(folder: pathlib.Path, items: dict[str, Any]) -> dict[str, Any]:
+  """Loads items after comparing names, shapes and dtypes by our own words."""
+  for item, wanted in items.items():
+    want = {n: (x.shape, x.dtype) for n, x in trees.flatten(wanted).items()}
+    have = {
+      n: (x.shape, x.dtype)
+      for n, x in trees.flatten(_abstract(folder, item)).items()
+    }
+    wrong = sorted(n for n in want | have if want.get(n) != have.get(n))
+    if wrong:
+      name = wrong[0]
+      raise ValueError(
+        f'{folder}/{item} does not fit this model in {len(wrong)} arrays; '
+        f'{name} is {have.get(name, "absent")} there and '
+        f'{want.get(name, "absent")} here.'
+      )
+  return ocp.load_checkpointables(folder, items)

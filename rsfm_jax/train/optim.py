@@ -1,0 +1,191 @@
+"""AdamW with warm-up, cosine, clipping and decay by path; the optax importer.
+
+The optimiser state is a plain nested dict `{'count', 'mu', 'nu'}` whose names
+end in the parameters' names, so that path rules, checkpoints and pruning treat
+it like parameters.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rsfm_jax.core import choices
+from rsfm_jax.core import trees
+
+Cosine = Literal['after_warmup', 'from_zero']
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimSpec:
+  """AdamW and its schedule, defined at the global batch.
+
+  The defaults of RingMoE's release are b1, b2, eps, weight_decay and clip_norm
+  below; it also sets `bias_correction=False` and `cosine='from_zero'`.
+
+  Attributes:
+    learning_rate: the peak.
+    total_steps: where the cosine ends.
+    decay_rules: `(path regex, bool)`: True decays; must cover every parameter.
+      Stacked layers make biases 2-D, so a rule by rank would be wrong.
+    min_learning_rate: what the cosine ends at.
+    warmup_learning_rate: what the linear warm-up starts at.
+    warmup_steps: 0 for none.
+    b1, b2, eps: of Adam.
+    weight_decay: decoupled, scaled by the learning rate.
+    clip_norm: global norm above which gradients are scaled down; None: never.
+    bias_correction: divide the moments by `1 - b**t`.
+    cosine: `after_warmup` runs over the steps that follow the warm-up;
+      `from_zero` counts from step 0, so the rate jumps after the warm-up.
+    reference_batch: if set, all three rates are multiplied by
+      `global_batch / reference_batch`.
+  """
+
+  learning_rate: float
+  total_steps: int
+  decay_rules: Sequence[tuple[str, bool]]
+  min_learning_rate: float = 0.0
+  warmup_learning_rate: float = 0.0
+  warmup_steps: int = 0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.05
+  clip_norm: float | None = 5.0
+  bias_correction: bool = True
+  cosine: Cosine = 'after_warmup'
+  reference_batch: int | None = None
+
+  def __post_init__(self):
+    choices.check(self.cosine, get_args(Cosine), key='optim.cosine')
+    if not 0 <= self.warmup_steps < self.total_steps:
+      raise ValueError(
+        f'optim.warmup_steps={self.warmup_steps} must be at least 0 and less '
+        f'than optim.total_steps={self.total_steps}.'
+      )
+    if self.clip_norm is not None and self.clip_norm <= 0:
+      raise ValueError(
+        f'optim.clip_norm={self.clip_norm} must be positive, or None for no '
+        'clipping.'
+      )
+
+
+class Optimizer(NamedTuple):
+  """What a train step needs to know of an optimiser.
+
+  Attributes:
+    init: `params -> state`.
+    update: `(grads, state, params, step) -> (params, state)`.
+    learning_rate: `step -> f32[]`.
+    decay: tree of bools, which parameters decay.
+  """
+
+  init: Callable[[trees.Tree], trees.Tree]
+  update: Callable[..., tuple[trees.Tree, trees.Tree]]
+  learning_rate: Schedule
+  decay: trees.Tree
+
+
+def schedule(spec: OptimSpec, *, global_batch: int | None = None) -> Schedule:
+  """`step -> learning rate`, linear warm-up then cosine; steps count from 0.
+
+  Source: RingMoE's release, ringmoe_framework/lr/lr_schedule.py, with
+  `cosine='from_zero'`.
+
+  Raises:
+    ValueError: `reference_batch` is set and `global_batch` is not given.
+  """
+  scale = 1.0
+  if spec.reference_batch:
+    if not global_batch:
+      raise ValueError(
+        f'optim.reference_batch={spec.reference_batch} needs global_batch.'
+      )
+    scale = global_batch / spec.reference_batch
+  peak, low, first = (
+    scale * rate
+    for rate in (
+      spec.learning_rate,
+      spec.min_learning_rate,
+      spec.warmup_learning_rate,
+    )
+  )
+  begin = spec.warmup_steps if spec.cosine == 'after_warmup' else 0
+
+  def learning_rate(step):
+    step = jnp.asarray(step, jnp.float32)
+    warm = first + (peak - first) * step / max(spec.warmup_steps, 1)
+    done = jnp.clip((step - begin) / (spec.total_steps - begin), 0.0, 1.0)
+    cosine = low + 0.5 * (peak - low) * (1.0 + jnp.cos(jnp.pi * done))
+    return jnp.where(step < spec.warmup_steps, warm, cosine)
+
+  return learning_rate
+
+
+def global_norm(tree: trees.Tree) -> jax.Array:
+  """The l2 norm over all leaves together, f32[]."""
+  return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), tree))
+
+
+def make(
+  spec: OptimSpec,
+  params: trees.Tree,
+  *,
+  global_batch: int | None = None,
+) -> Optimizer:
+  """AdamW for these (abstract) parameters.
+
+  Source: Loshchilov and Hutter, "Decoupled weight decay regularization", in
+  the form `p -= lr * (m / (sqrt(v) + eps) + weight_decay * p)`.
+
+  Args:
+    spec: hyper-parameters.
+    params: nested dict of arrays or abstract arrays; only names are read.
+    global_batch: samples per step, all sensors and hosts; needed when
+      `spec.reference_batch` is set.
+
+  Raises:
+    ValueError: a parameter without a decay rule, or a rule without parameter.
+  """
+  learning_rate = schedule(spec, global_batch=global_batch)
+  decay = trees.match_rules(params, spec.decay_rules, what='optim.decay_rules')
+
+  def init(params):
+    return {
+      'count': jnp.zeros((), jnp.int32),
+      'mu': jax.tree.map(jnp.zeros_like, params),
+      'nu': jax.tree.map(jnp.zeros_like, params),
+    }
+
+  def update(grads, state, params, step):
+    rate = learning_rate(step)
+    grads = _clip(grads, spec.clip_norm)
+    count = optax.safe_increment(state['count'])
+    mu = optax.tree.update_moment(grads, state['mu'], spec.b1, 1)
+    nu = optax.tree.update_moment(grads, state['nu'], spec.b2, 2)
+    new = {'count': count, 'mu': mu, 'nu': nu}
+    if spec.bias_correction:
+      mu = optax.tree.bias_correction(mu, spec.b1, count)
+      nu = optax.tree.bias_correction(nu, spec.b2, count)
+
+    def apply(p, m, v, decays):
+      change = m / (jnp.sqrt(v) + spec.eps)
+      if decays:
+        change = change + spec.weight_decay * p
+      return (p - rate * change).astype(p.dtype)
+
+    return jax.tree.map(apply, params, mu, nu, decay), new
+
+  return Optimizer(init, update, learning_rate, decay)
+
+
+def _clip(grads: trees.Tree, limit: float | None) -> trees.Tree:
+  """Scales to global norm `limit` if above, with torch's 1e-6 in the ratio."""
+  if limit is None:
+    return grads
+  ratio = jnp.minimum(1.0, limit / (global_norm(grads) + 1e-6))
+  return jax.tree.map(lambda g: (g * ratio).astype(g.dtype), grads)

@@ -1,0 +1,110 @@
+"""A run's workdir: one process at a time, one config for its whole life."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import datetime
+from importlib import metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+from rsfm_jax.core import files
+from rsfm_jax.core import trees
+
+_ABSENT = 'absent'
+
+
+@contextlib.contextmanager
+def opened(
+  workdir: files.Path, config: Mapping[str, Any]
+) -> Iterator[pathlib.Path]:
+  """Locks a workdir and records config and environment before all else.
+
+  `config.json` is written once. `environment.json` gets one entry for every
+  start, in `starts`: git commit, versions, devices, command line.
+
+  Args:
+    workdir: made when absent.
+    config: nested mapping of JSON values.
+
+  Yields:
+    The workdir as a path.
+
+  Raises:
+    RuntimeError: another process holds the workdir.
+    ValueError: the workdir was started with another config; names the keys.
+  """
+  workdir = pathlib.Path(workdir)
+  if jax.process_index():
+    yield workdir  # Host 0 holds the lock and writes.
+    return
+  with files.exclusive(workdir):
+    plain = json.loads(json.dumps(config))
+    path = workdir / 'config.json'
+    if path.exists():
+      _check_same(path, files.read_json(path), plain)
+    else:
+      files.write_json(path, plain)
+    _record_start(workdir / 'environment.json')
+    yield workdir
+
+
+def environment() -> dict[str, Any]:
+  """What this process runs on, as JSON."""
+  names = sorted({d.name for d in metadata.distributions() if d.name})
+  return {
+    'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'command': sys.argv,
+    'git': _git('rev-parse', 'HEAD'),
+    'git_changes': bool(_git('status', '--porcelain')),
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'devices': [device.device_kind for device in jax.devices()],
+    'processes': jax.process_count(),
+    'packages': {name: metadata.version(name) for name in names},
+  }
+
+
+def differences(old: Any, new: Any) -> list[str]:
+  """`key: old -> new` for every leaf that differs between two configs."""
+  old, new = trees.flatten(old), trees.flatten(new)
+  return [
+    f'{key.replace("/", ".")}: {old.get(key, _ABSENT)!r} -> '
+    f'{new.get(key, _ABSENT)!r}'
+    for key in sorted(old | new)
+    if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+  ]
+
+
+def _check_same(path: pathlib.Path, old: Any, new: Any) -> None:
+  if changed := differences(old, new):
+    raise ValueError(
+      f'{path} belongs to a run with another config; these keys differ (its '
+      f'value -> yours): {"; ".join(changed)}. Set them back, or choose '
+      'another --workdir.'
+    )
+
+
+def _record_start(path: pathlib.Path) -> None:
+  starts = files.read_json(path)['starts'] if path.exists() else []
+  files.write_json(path, {'starts': starts + [environment()]})
+
+
+def _git(*args: str) -> str | None:
+  """Output of a git command in this package's repository, None without one."""
+  try:
+    return subprocess.run(
+      ['git', *args],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+    ).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return None

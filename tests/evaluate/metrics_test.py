@@ -1,0 +1,86 @@
+"""Counted metrics equal scikit-learn's; scores follow their definitions."""
+
+import numpy as np
+import pytest
+
+from rsfm_jax.evaluate import metrics
+
+GOLDEN = 1e-6  # The golden values were rounded to float32.
+
+
+def load(shared, name):
+  return np.load(shared / 'parity' / f'{name}.npz', allow_pickle=False)
+
+
+def softmax(x):
+  x = np.exp(x - x.max(1, keepdims=True))
+  return x / x.sum(1, keepdims=True)
+
+
+def test_classification_parity(shared):
+  z = load(shared, '10_metrics_classification')
+  logits, labels = z['in/logits'].astype(np.float64), z['in/labels']
+  table = metrics.confusion(logits.argmax(1), labels, classes=7)
+  assert metrics.accuracy(table) == pytest.approx(z['out/top1'], abs=GOLDEN)
+  assert metrics.top_k(logits, labels, k=5) == z['out/top5']
+  for ours, theirs in (
+    ('macro_f1', 'f1_macro'),
+    ('micro_f1', 'f1_micro'),
+    ('weighted_f1', 'f1_weighted'),
+    ('balanced_accuracy', 'balanced_accuracy'),
+  ):
+    value = metrics.counted(ours)(table)
+    assert value == pytest.approx(z[f'out/{theirs}'], abs=GOLDEN), ours
+  error = metrics.calibration_error(softmax(logits), labels)
+  assert error == pytest.approx(z['out/ece_15_bins'], abs=GOLDEN)
+
+
+def test_multilabel_parity(shared):
+  z = load(shared, '10_metrics_multilabel')
+  scores, targets = z['in/scores'].astype(np.float64), z['in/targets']
+  table = metrics.confusion((scores > 0).astype(int), targets, classes=6)
+  for ours, theirs in (
+    ('macro_f1', 'f1_macro'),
+    ('micro_f1', 'f1_micro'),
+    ('weighted_f1', 'f1_weighted'),
+    ('accuracy', 'elementwise_accuracy'),
+  ):
+    value = metrics.counted(ours)(table)
+    assert value == pytest.approx(z[f'out/{theirs}'], abs=GOLDEN), ours
+  each = [
+    metrics.average_precision(scores[:, i], targets[:, i]) for i in range(6)
+  ]
+  np.testing.assert_allclose(each, z['out/ap_per_label'], atol=GOLDEN)
+  for average, name in (('micro', 'map_micro'), ('macro', 'map_macro_valid')):
+    value = metrics.mean_average_precision(scores, targets, average=average)
+    assert value == pytest.approx(z[f'out/{name}'], abs=GOLDEN)
+
+
+def test_rows_of_the_table_are_the_truth():
+  table = metrics.confusion([1, 1, 0], [0, 1, 0], classes=2)
+  np.testing.assert_array_equal(table, [[1, 1], [0, 1]])
+  parts = metrics.per_class(table)
+  np.testing.assert_allclose(parts.precision, [1.0, 0.5])
+  np.testing.assert_allclose(parts.recall, [0.5, 1.0])
+  np.testing.assert_array_equal(parts.support, [2, 1])
+
+
+def test_a_class_that_never_occurs_does_not_lower_macro_f1():
+  few = metrics.confusion([0, 1], [0, 1], classes=2)
+  many = metrics.confusion([0, 1], [0, 1], classes=9)
+  assert metrics.macro_f1(few) == metrics.macro_f1(many) == 1.0
+
+
+def test_tied_scores_share_one_threshold():
+  targets = np.array([1, 0, 0, 1])
+  tied = metrics.average_precision(np.zeros(4), targets)
+  assert tied == 0.5  # Precision of the only threshold, at any order.
+
+
+def test_answers_outside_the_classes_are_refused():
+  with pytest.raises(ValueError, match='labels reach from 0 to 3'):
+    metrics.confusion([0, 1], [0, 3], classes=3)
+  with pytest.raises(ValueError, match='one shape'):
+    metrics.confusion([0, 1], [0], classes=3)
+  with pytest.raises(ValueError, match='Did you mean "macro_f1"'):
+    metrics.counted('macrof1')

@@ -1,0 +1,108 @@
+"""A stage scans over pairs of blocks; it must equal a loop over blocks."""
+
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rsfm_jax.nn import attention
+from rsfm_jax.nn import mlp
+from rsfm_jax.nn import swin
+
+# The same products in another program; logits of v2 are ten times cosines,
+# so that four blocks multiply a rounding further.
+REORDERED = {'v1_bias': 1e-5, 'v2_cosine': 1e-4}
+DIM = 8
+
+
+class Ffn(nnx.Module):
+  """An MLP that says what it saw, as a routed FFN does."""
+
+  def __init__(self, key):
+    self.mlp = mlp.Mlp(DIM, 2 * DIM, key=key, std=None)
+
+  def __call__(self, x, *, power=1.0):
+    return self.mlp(x), {'mean': (x**power).mean()}
+
+
+def make_block(key, kind='v1_bias', gain=1.0):
+  attend = attention.WindowAttention(DIM, 2, 4, kind=kind, key=key, std=None)
+  return swin.SwinBlock(attend, Ffn(key), dim=DIM, gain=gain)
+
+
+def stage(depth=4, kind='v1_bias', **options):
+  block = functools.partial(make_block, kind=kind)
+  make = lambda: swin.SwinStage(block, depth, key=jax.random.key(3), **options)
+  graphdef, state = nnx.split(nnx.eval_shape(make))
+  return nnx.merge(graphdef, jax.jit(lambda: nnx.split(make())[1])())
+
+
+X = jax.random.normal(jax.random.key(0), (2, 8, 8, DIM))
+
+
+@pytest.mark.parametrize('kind', ['v1_bias', 'v2_cosine'])
+@pytest.mark.parametrize('depth', [1, 4])
+def test_the_scan_equals_a_loop_over_blocks(depth, kind):
+  made = stage(depth, kind)
+  graphdef, weights = nnx.split(made.blocks)
+
+  @jax.jit
+  def loop(x, weights):
+    means = []
+    for i in range(depth):
+      block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], weights))
+      x, aux = block(x, shifted=i % 2 == 1, power=2)
+      means.append(aux['mean'])
+    return x, jnp.stack(means)
+
+  expected, means = loop(X, weights)
+  y, aux = run(*nnx.split(made), X)
+  limit = REORDERED[kind]
+  np.testing.assert_allclose(y, expected, rtol=limit, atol=limit)
+  np.testing.assert_allclose(aux['mean'], means, rtol=limit)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(graphdef, state, x):
+  return nnx.merge(graphdef, state)(x, power=2)
+
+
+def test_blocks_start_from_different_weights():
+  kernels = stage(4).blocks.ffn.mlp.w_in[...]
+  assert all(
+    (kernels[i] != kernels[j]).any() for i in range(4) for j in range(i)
+  )
+
+
+@functools.cache
+def gradients(**options):
+  graphdef, weights = nnx.split(stage(4, **options))
+
+  def total(weights, x):
+    y, aux = nnx.merge(graphdef, weights)(x)
+    return jnp.square(y).mean() + aux['mean'].sum()
+
+  return jax.jit(jax.grad(total, argnums=(0, 1)))(weights, X)
+
+
+@pytest.mark.parametrize(
+  'options', [{'remat': 'full'}, {'remat': 'dots'}, {'unroll': 2}]
+)
+def test_recomputation_and_unrolling_change_no_gradient(options):
+  plain, other = gradients(), gradients(**options)
+  for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_block_with_zero_gains_is_the_identity():
+  """Norms stand after attention and FFN, on the residual branch."""
+  y, _ = make_block(jax.random.key(0), gain=0.0)(X, shifted=True)
+  np.testing.assert_array_equal(y, X)
+
+
+def test_an_odd_depth_is_an_error_that_names_the_key():
+  with pytest.raises(ValueError, match='model.depths=3'):
+    stage(3)

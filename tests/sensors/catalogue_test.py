@@ -1,0 +1,67 @@
+"""The catalogue: names, orders and numbers that others rely on."""
+
+import json
+
+import pytest
+
+from rsfm_jax.sensors import catalogue
+from rsfm_jax.sensors import contract
+
+GOLDEN = {
+  'opt': 'red green blue',
+  'sar_l1': 'HH_I HH_Q HV_I HV_Q VH_I VH_Q VV_I VV_Q',
+  'sar_l2': 'amplitude',
+  'ms': 'blue green red nir',
+  'sentinel2_l1c': 'B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12',
+  'sentinel2_l2a': 'B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12',
+  'sentinel2_skysense': 'B02 B03 B04 B05 B06 B07 B08 B8A B11 B12',
+  'sentinel1_grd': 'VV VH',
+  'rgb_aerial': 'red green blue',
+  'naip': 'red green blue nir',
+  'landsat8': 'B1 B2 B3 B4 B5 B6 B7',
+  'landsat9': 'B1 B2 B3 B4 B5 B6 B7',
+  'dem': 'elevation',
+}
+
+
+def test_band_names_and_orders_are_an_api():
+  found = {n: ' '.join(catalogue.get(n).band_names) for n in catalogue.names()}
+  assert found == GOLDEN
+
+
+@pytest.mark.parametrize('name', catalogue.names())
+def test_a_contract_survives_json(name):
+  sensor = catalogue.get(name)
+  assert sensor.name == name
+  text = json.dumps(sensor.to_json())
+  assert contract.Sensor.from_json(json.loads(text)) == sensor
+
+
+@pytest.mark.parametrize('name', catalogue.names())
+def test_bands_share_a_unit_and_optical_bands_a_common_name(name):
+  sensor = catalogue.get(name)
+  assert sensor.units in contract.Units
+  assert sensor.statistics_key
+  if sensor.kind in ('optical', 'multispectral'):
+    common = [band.common_name for band in sensor.bands]
+    assert None not in common
+    assert len(set(common)) == len(common)
+
+
+def test_sentinel2_wavelengths_rise_and_do_not_overlap_where_names_do_not():
+  bands = {b.name: b for b in catalogue.get('sentinel2_l1c').bands}
+  centres = [b.wavelength_nm for b in bands.values()]
+  assert centres == sorted(centres)
+  # The broad near infrared covers B07's red edge and B8A, as on the satellite.
+  nir, narrow = bands['B08'], bands['B8A']
+  assert abs(nir.wavelength_nm - narrow.wavelength_nm) < nir.bandwidth_nm / 2
+
+
+def test_an_unknown_sensor_is_an_error_that_suggests():
+  with pytest.raises(ValueError, match='Did you mean "sentinel2_l1c"'):
+    catalogue.get('sentinel2_l1b')
+
+
+def test_an_unknown_band_is_an_error_that_suggests():
+  with pytest.raises(ValueError, match='B8A'):
+    catalogue.get('sentinel2_l1c').select(('B8',))

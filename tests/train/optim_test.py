@@ -1,0 +1,185 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rsfm_jax.core import trees
+from rsfm_jax.train import optim
+
+# float32 against a float64 reference, six steps; as the fixtures state it.
+RTOL = 1e-5
+# The RingMoE reference rounds 1 - b2 to float32, which moves an update (1e-2
+# here) by 6e-6 of itself; it matters for parameters that come near zero.
+ATOL = 2e-7
+RULES = (('norm', False), ('.*', True))
+
+
+def spec(**kwargs):
+  defaults = {'learning_rate': 1e-3, 'total_steps': 10, 'decay_rules': RULES}
+  return optim.OptimSpec(**(defaults | kwargs))
+
+
+def params():
+  return {'norm': jnp.ones((5,)), 'w': jnp.arange(12.0).reshape(3, 4)}
+
+
+def fixture(shared, name):
+  path = shared / 'parity' / f'{name}.npz'
+  if not path.exists():
+    pytest.skip(f'{path} is absent')
+  with np.load(path, allow_pickle=False) as arrays:
+    arrays = dict(arrays)
+  return arrays, json.loads(str(arrays['meta_json']))['config']
+
+
+def run_fixture(tx, arrays, steps):
+  """Trains on recorded gradients; yields the parameters after each step."""
+
+  def group(prefix):
+    return {
+      name.removeprefix(prefix): jnp.asarray(x)
+      for name, x in arrays.items()
+      if name.startswith(prefix)
+    }
+
+  values = group('in/param0/')
+  state = tx.init(values)
+  update = jax.jit(tx.update)
+  for t in range(steps):
+    values, state = update(group(f'in/grad/{t}/'), state, values, t)
+    yield t, values, group(f'out/param/{t}/')
+
+
+def test_ringmoe_release_schedule_and_updates(shared):
+  arrays, c = fixture(shared, '12_ringmoe_optimizer')
+  ringmoe = optim.OptimSpec(
+    learning_rate=c['base'],
+    min_learning_rate=c['lrmin'],
+    warmup_learning_rate=c['wlr'],
+    warmup_steps=c['warm'],
+    total_steps=c['total'],
+    weight_decay=c['wd'],
+    clip_norm=c['clip'],
+    bias_correction=False,
+    cosine='from_zero',
+    decay_rules=(('norm.gamma', False), ('.*', True)),
+  )
+  rates = jax.vmap(optim.schedule(ringmoe))(jnp.arange(c['total']))
+  np.testing.assert_allclose(rates, arrays['out/lr'], rtol=RTOL)
+  names = ('w2d.weight', 'norm.gamma', 'table')
+  tx = optim.make(ringmoe, dict.fromkeys(names, jnp.zeros(())))
+  for t, got, want in run_fixture(tx, arrays, c['steps']):
+    for name in names:
+      np.testing.assert_allclose(
+        got[name], want[name], rtol=RTOL, atol=ATOL, err_msg=f'{name} {t}'
+      )
+
+
+def test_torch_adamw_with_clipping(shared):
+  arrays, c = fixture(shared, '12_torch_adamw_clip')
+  torch = optim.OptimSpec(
+    learning_rate=c['lr'],
+    min_learning_rate=c['lr'],  # Constant.
+    total_steps=c['steps'],
+    weight_decay=c['wd'],
+    clip_norm=c['clip'],
+    decay_rules=RULES,
+  )
+  names = ('w2d', 'norm', 'table')
+  tx = optim.make(torch, dict.fromkeys(names, jnp.zeros(())))
+  for t, got, want in run_fixture(tx, arrays, c['steps']):
+    for name in names:
+      np.testing.assert_allclose(
+        got[name], want[name], rtol=RTOL, err_msg=f'{name} {t}'
+      )
+    norm = optim.global_norm(
+      {name: jnp.asarray(arrays[f'in/grad/{t}/{name}']) for name in names}
+    )
+    np.testing.assert_allclose(norm, arrays[f'mid/global_norm/{t}'], rtol=RTOL)
+
+
+def test_equals_the_chain_of_optax():
+  s = spec(min_learning_rate=1e-3, clip_norm=0.5, weight_decay=0.1)
+  tx = optim.make(s, params())
+  chain = optax.chain(
+    optax.clip_by_global_norm(0.5),
+    optax.adamw(1e-3, 0.9, 0.999, 1e-8, weight_decay=0.1, mask=tx.decay),
+  )
+  ours, theirs = params(), params()
+  state, chain_state = tx.init(ours), chain.init(theirs)
+  for t in range(4):
+    grads = jax.tree.map(lambda p, t=t: jnp.sin(p + t), ours)
+    ours, state = tx.update(grads, state, ours, t)
+    updates, chain_state = chain.update(grads, chain_state, theirs)
+    theirs = optax.apply_updates(theirs, updates)
+  for name in ours:
+    np.testing.assert_allclose(ours[name], theirs[name], rtol=RTOL)
+
+
+def test_state_names_end_in_parameter_names():
+  tx = optim.make(spec(), params())
+  assert list(trees.flatten(tx.init(params()))) == [
+    'count',
+    'mu/norm',
+    'mu/w',
+    'nu/norm',
+    'nu/w',
+  ]
+
+
+def test_cosine_after_warmup_is_continuous_and_ends_at_the_minimum():
+  s = spec(
+    warmup_steps=4,
+    total_steps=10,
+    warmup_learning_rate=1e-5,
+    min_learning_rate=1e-4,
+  )
+  rate = optim.schedule(s)
+  np.testing.assert_allclose(rate(0), 1e-5, rtol=RTOL)
+  np.testing.assert_allclose(rate(4), 1e-3, rtol=RTOL)
+  np.testing.assert_allclose(rate(7), (1e-3 + 1e-4) / 2, rtol=RTOL)
+  np.testing.assert_allclose(rate(10), 1e-4, rtol=RTOL)
+  np.testing.assert_allclose(rate(15), 1e-4, rtol=RTOL)
+  jump = optim.schedule(dataclasses.replace(s, cosine='from_zero'))
+  assert float(jump(4)) < 0.8e-3
+
+
+def test_rates_scale_with_the_global_batch():
+  s = spec(reference_batch=512, min_learning_rate=1e-4)
+  np.testing.assert_allclose(
+    optim.schedule(s, global_batch=128)(0), 0.25e-3, rtol=RTOL
+  )
+  with pytest.raises(ValueError, match='reference_batch=512 needs'):
+    optim.schedule(s)
+
+
+def test_decay_rules_must_cover_every_parameter_and_be_used():
+  with pytest.raises(ValueError, match=r"optim\.decay_rules: no rule.*'w'"):
+    optim.make(spec(decay_rules=(('norm', False),)), params())
+  with pytest.raises(ValueError, match='match no parameter.*mask_token'):
+    optim.make(spec(decay_rules=(('mask_token', False),) + RULES), params())
+
+
+def test_only_ruled_parameters_decay():
+  tx = optim.make(spec(weight_decay=0.5), params())
+  zeros = jax.tree.map(jnp.zeros_like, params())
+  new, _ = tx.update(zeros, tx.init(params()), params(), 0)
+  np.testing.assert_array_equal(new['norm'], params()['norm'])
+  np.testing.assert_allclose(new['w'], params()['w'] * (1 - 1e-3 * 0.5), RTOL)
+
+
+@pytest.mark.parametrize(
+  'bad, message',
+  [
+    ({'warmup_steps': 10}, 'optim.warmup_steps=10'),
+    ({'cosine': 'after_warmups'}, 'Did you mean "after_warmup"'),
+    ({'clip_norm': 0.0}, 'optim.clip_norm=0.0 must be positive'),
+  ],
+)
+def test_bad_specs_name_their_key(bad, message):
+  with pytest.raises(ValueError, match=message):
+    spec(**bad)
