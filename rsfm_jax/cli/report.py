@@ -1,3 +1,217 @@
-HELP=''
-def add_arguments(p): pass
-def run(a): return 2
+"""One self-contained HTML page about a run: curves, pictures, tables."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from rsfm_jax.cli import measure
+from rsfm_jax.cli import models
+from rsfm_jax.core import files
+from rsfm_jax.core import rng
+from rsfm_jax.data import store as stores
+from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.objectives import masks as masks_lib
+from rsfm_jax.objectives import power
+from rsfm_jax.plots import curves
+from rsfm_jax.plots import feature_maps
+from rsfm_jax.plots import pruning_curve
+from rsfm_jax.plots import reconstructions
+from rsfm_jax.plots import report
+from rsfm_jax.plots import routing
+from rsfm_jax.plots import tables
+from rsfm_jax.sensors import statistics
+from rsfm_jax.train import writers
+
+HELP = 'write report.html of a run'
+ROWS = 'rows.jsonl'  # In a workdir: results of probes.
+PRUNED = 'pruned.json'  # In a workdir: points of the pruning curve.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('--workdir', required=True, help='of a pre-training run')
+  add(
+      '--store', action='append', default=[], metavar='SENSOR=STORE',
+      help='images for reconstructions and feature maps; may be repeated',
+  )
+  add('--out', help='default: WORKDIR/report.html')
+
+
+def run(args: argparse.Namespace) -> int:
+  workdir = pathlib.Path(args.workdir)
+  opened = models.open_model(workdir)
+  by_sensor = {}
+  for text in args.store:
+    sensor, equals, path = text.partition('=')
+    if not equals:
+      raise ValueError(f'--store {text!r} is not SENSOR=STORE.')
+    by_sensor[sensor] = stores.Store(path)
+  out = pathlib.Path(args.out or workdir / 'report.html')
+  write(out, workdir, opened, by_sensor, summary=f'Run of {workdir.name}.')
+  print(out)
+  return 0
+
+
+def write(
+    out: pathlib.Path,
+    workdir: pathlib.Path,
+    opened: models.Opened,
+    by_sensor: Mapping[str, stores.Store],
+    *,
+    summary: str,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+  """Composes the page from what the workdir holds."""
+  history = writers.read(workdir / 'metrics.jsonl')
+  rows = []
+  if (workdir / ROWS).exists():
+    rows = [row.to_json() for row in rows_lib.read(workdir / ROWS)]
+  points = []
+  if (workdir / PRUNED).exists():
+    points = files.read_json(workdir / PRUNED)
+  environment = files.read_json(workdir / 'environment.json')['starts'][-1]
+  report.write_report(
+      out,
+      [
+          report.Section(
+              title='Results', items=[tables.html_table(rows)] if rows else [],
+              text='Frozen features, probed; bars are 95 % bootstrap intervals '
+              'over the test samples.',
+          ),
+          report.Section(
+              title='Pruning',
+              items=[pruning_curve.figure(points)] if points else [],
+              text='Parameters, accuracy and speed of the pruned models.',
+          ),
+          report.Section(
+              title='Reconstructions', items=_reconstructions(opened, by_sensor),
+              text='Masked input, input and prediction; complex SAR as total '
+              'power in dB.',
+          ),
+          report.Section(
+              title='Features', items=_features(opened, by_sensor),
+              text='The three leading principal components as colours.',
+          ),
+          report.Section(title='Routing', items=_routing(opened, history)),
+          report.Section(
+              title='Training',
+              items=[
+                  curves.figure(history, panels=curves.TRAINING),
+                  curves.figure(history, panels=curves.ROUTING),
+              ],
+          ),
+          report.Section(
+              title='Config and environment',
+              items=[
+                  report.json_block(
+                      'config.json', files.read_json(workdir / 'config.json')
+                  ),
+                  report.json_block('environment', environment),
+              ],
+          ),
+      ],
+      title=f'RingMoE: {workdir.name}', summary=summary, facts=facts,
+  )
+
+
+def _images(
+    opened: models.Opened, store: stores.Store, sensor: str, count: int
+) -> np.ndarray:
+  """The first images of a store at the model's own size, normalised."""
+  spec = opened.model.spec
+  to = measure.target(
+      store, sensor, opened, fit='crop', size=spec.image_size,
+      missing_bands='mask', batch_size=count,
+  )
+  return next(measure.unlabelled(to, None))
+
+
+def _reconstructions(
+    opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+) -> list[Any]:
+  spec = opened.model.spec
+  if not spec.decoders:
+    return []
+  side = spec.image_size // spec.stride
+  figures = []
+  for sensor, store in by_sensor.items():
+    images = _images(opened, store, sensor, 8)
+    masks = masks_lib.random_masks(
+        rng.named(rng.key_for(0), 'report', sensor), len(images), side=side,
+        ratio=0.6,
+    )
+    predicted = jax.jit(
+        lambda p, x, m, s=sensor: opened.model.apply(
+            p, {s: x}, masks={s: m}
+        ).reconstruction[s]
+    )(opened.params, images, masks)
+    shown, predicted = _displayed(opened, sensor, images, np.asarray(predicted))
+    figures.append(
+        reconstructions.figure(
+            shown, np.asarray(masks), predicted, sensor=opened.sensors[sensor]
+        )
+    )
+  return figures
+
+
+def _displayed(opened, sensor, images, predicted):
+  """Images and predictions back in the sensor's units."""
+  if sensor in opened.statistics:
+    found = opened.statistics[sensor]
+    channels = images.shape[-1]
+    return (
+        statistics.denormalise(images, found),
+        statistics.denormalise(predicted[..., :channels], found),
+    )
+  if opened.model.spec.sar_l1_head == 'iq_l1':
+    return images, predicted
+  pairs = np.abs(images).reshape(*images.shape[:-1], -1, 2).max((1, 2, 4)) > 0
+  valid = pairs.sum(-1)[:, None, None, None]
+  return images, np.maximum(
+      np.exp(predicted) - power.LOG_FLOOR, 0
+  ) * np.maximum(valid, 1)
+
+
+def _features(
+    opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+) -> list[Any]:
+  figures = []
+  names = measure.stage_names(opened)
+  for sensor, store in by_sensor.items():
+    images = _images(opened, store, sensor, 8)
+    encode = jax.jit(measure.encoder(opened, sensor))
+    maps = encode(opened.params, images)
+    shown, _ = _displayed(opened, sensor, images, images)
+    chosen = {n: np.asarray(maps[n]) for n in (names[1], names[-2])}
+    figures.append(
+        feature_maps.figure(shown, chosen, sensor=opened.sensors[sensor])
+    )
+  return figures
+
+
+def _routing(
+    opened: models.Opened, history: Sequence[Mapping[str, Any]]
+) -> list[Any]:
+  spec = opened.model.spec
+  found = routing.recent(history)
+  if not found:
+    return []
+  items = []
+  for branch in ('specialised', 'collaborative'):
+    load = found[f'{branch}_load']
+    if load.shape[-1]:
+      items.append(
+          routing.load(load, sensors=spec.sensors, title=f'{branch} experts')
+      )
+  items.append(
+      routing.by_layer(
+          found['entropy'][..., 1], sensors=spec.sensors,
+          experts=spec.collaborative,
+          mutual_information=found.get('mutual_information'),
+      )
+  )
+  return items

@@ -8,6 +8,7 @@
 from collections.abc import Mapping
 import json
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -49,17 +50,39 @@ def save(
     The content hash of the parameters.
 
   Raises:
-    ValueError: the folder holds a model already.
-    OSError: no room.
+    ValueError: the folder holds a model already, or the checkpoints of a run;
+      or a parameter of a type that could not be read back.
+    OSError: no room; nothing that reads as a model is left.
   """
   folder = pathlib.Path(folder)
   if (folder / WEIGHTS).exists():
     raise ValueError(f'{folder} holds a model already; choose another --out.')
+  if saved := checkpoint.steps(folder / 'checkpoints'):
+    # Saving step 0 among them would remove the others.
+    raise ValueError(
+        f'{folder} holds the checkpoints {saved} of a run; choose another '
+        '--out.'
+    )
+  try:
+    return _write(folder, params, spec, contract, record)
+  except OSError:
+    shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+    raise
+
+
+def _write(folder, params, spec, contract, record) -> str:
   digest = checkpoint.content_hash(params)
   arrays = {
-      name: np.ascontiguousarray(jax.device_get(leaf))
+      name: np.asarray(jax.device_get(leaf), order='C')
       for name, leaf in trees.flatten(params).items()
   }
+  for name, array in arrays.items():
+    if array.dtype.kind not in 'biuf':
+      # safetensors would write bfloat16 from NumPy, but not read it back.
+      raise ValueError(
+          f'{name} is {array.dtype}; a model folder holds NumPy types, such '
+          'as float32.'
+      )
   orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
   state = {
       'params': params,
@@ -101,8 +124,21 @@ def load(folder: files.Path) -> Exported:
     flat = safetensors.numpy.load((folder / WEIGHTS).read_bytes())
   except SafetensorError as error:
     raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from error
-  read = lambda name: files.read_json(folder / name)  # noqa: E731
-  return Exported(
-      trees.unflatten(flat), read('spec.json'), read('contract.json'),
-      read('record.json'),
+  params = trees.unflatten(flat)
+  spec, contract, record = (
+      _read(folder / name)
+      for name in ('spec.json', 'contract.json', 'record.json')
   )
+  # safetensors does not notice flipped bits of the weights.
+  if checkpoint.content_hash(params) != record.get('content_hash'):
+    raise ValueError(
+        f'{folder / WEIGHTS} is damaged: its content is not what record.json '
+        'says was saved.'
+    )
+  return Exported(params, spec, contract, record)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  if not path.is_file():
+    raise ValueError(f'{path} is missing: not a whole model folder.')
+  return files.read_json(path)

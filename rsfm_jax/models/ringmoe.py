@@ -281,6 +281,12 @@ class RingMoE(nnx.Module):
       return x
     mask = masks[sensor]
     repeat = x.shape[1] // mask.shape[1]
+    if x.shape[1:3] != (repeat * mask.shape[1], repeat * mask.shape[2]):
+      raise ValueError(
+          f'{sensor}: a mask of {mask.shape[1]} x {mask.shape[2]} units does '
+          f'not fit {x.shape[1]} x {x.shape[2]} tokens; objective.mask_unit '
+          'must be a multiple of model.patch_size.'
+      )
     mask = jnp.repeat(jnp.repeat(mask, repeat, 1), repeat, 2)[..., None]
     token = self.mask_token[...].astype(x.dtype).reshape(1, 1, 1, -1)
     return jnp.where(mask, token, x)

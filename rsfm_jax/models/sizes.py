@@ -11,7 +11,7 @@ from rsfm_jax.models import ringmoe
 RINGMOE: dict[str, dict[str, Any]] = {
     'tiny': dict(
         image_size=32, patch_size=2, embed_dim=32, depths=(2, 2, 6),
-        heads=(2, 4, 8), window=8, mlp_ratio=2.0, norm_gain=0.3,
+        heads=(2, 4, 8), window=8, mlp_ratio=2.0, norm_gain=0.3, init_std=None,
     ),
     'small': dict(
         image_size=96, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2),

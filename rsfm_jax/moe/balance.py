@@ -16,6 +16,8 @@ class Usage(NamedTuple):
   Attributes:
     load: share of the choices per expert, before dropping, [S, E].
     mass: mean probability of each expert, [S, E].
+    gate: mean weight that each expert's output gets, [S, E]; their sum is the
+      mean gate of a token (dropped choices count as if computed).
     dropped: share of the choices beyond the capacity, [S].
     entropy: mean entropy of a token's distribution over the experts in nats,
       [S].
@@ -23,6 +25,7 @@ class Usage(NamedTuple):
 
   load: Array
   mass: Array
+  gate: Array
   dropped: Array
   entropy: Array
 
@@ -67,11 +70,13 @@ def usage(
     Arrays with a leading axis over the segments.
   """
   probs = jax.lax.stop_gradient(routing.probs)
-  chosen = jax.nn.one_hot(routing.expert, probs.shape[-1]).mean(1)
+  chosen = jax.nn.one_hot(routing.expert, probs.shape[-1])
+  gates = jax.lax.stop_gradient(routing.gate)[..., None] * chosen
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   return Usage(
-      segments.mean(chosen),
+      segments.mean(chosen.mean(1)),
       segments.mean(probs),
+      segments.mean(gates.sum(1)),
       segments.mean(dropped.mean(-1, dtype=jnp.float32)),
       segments.mean(entropy),
   )

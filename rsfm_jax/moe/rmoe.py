@@ -39,6 +39,9 @@ class RMoEAux(NamedTuple):
     collaborative_load: per sensor, f32[M, E'].
     specialised_mass: mean probabilities, f32[M, E].
     collaborative_mass: per sensor, f32[M, E'].
+    specialised_gate: mean weights of the outputs, f32[M, E].
+    collaborative_gate: per sensor, f32[M, E'].
+    share: of the batch's tokens, f32[M].
     dropped: (specialised, collaborative), f32[M, 2].
     entropy: (specialised, collaborative), f32[M, 2].
   """
@@ -49,6 +52,9 @@ class RMoEAux(NamedTuple):
   collaborative_load: Array
   specialised_mass: Array
   collaborative_mass: Array
+  specialised_gate: Array
+  collaborative_gate: Array
+  share: Array
   dropped: Array
   entropy: Array
 
@@ -128,7 +134,9 @@ class RMoE(nnx.Module):
     index = jnp.array([s.sensor for s in segments])
     empty = _Branch(
         jnp.zeros(()), jnp.zeros(()),
-        balance.Usage(*(jnp.zeros((self.sensors, n)) for n in (0, 0, 1, 1))),
+        balance.Usage(
+            *(jnp.zeros((self.sensors, n)) for n in (0, 0, 0, 1, 1))
+        ),
     )
 
     def place(values: Array) -> Array:
@@ -141,6 +149,7 @@ class RMoE(nnx.Module):
         for b in (special, common)
     ]
     usages = [b.usage for b in branches]
+    images = jnp.array([[s.images] for s in segments], jnp.float32)
     return RMoEAux(
         balance=sum(b.balance for b in branches),
         z=sum(b.z for b in branches),
@@ -148,6 +157,9 @@ class RMoE(nnx.Module):
         collaborative_load=usages[1].load,
         specialised_mass=usages[0].mass,
         collaborative_mass=usages[1].mass,
+        specialised_gate=usages[0].gate,
+        collaborative_gate=usages[1].gate,
+        share=place(images / images.sum())[:, 0],
         dropped=jnp.concatenate([u.dropped for u in usages], -1),
         entropy=jnp.concatenate([u.entropy for u in usages], -1),
     )

@@ -129,7 +129,11 @@ def route(
     weight = probs.max(-1, keepdims=True)
   else:
     weight, expert = jax.lax.top_k(probs, choices)
-  if gate == 'normalised':
+  if gate == 'normalised' and choices == 1:
+    # The quotient would leave a gradient of rounding errors, which Adam
+    # scales up to whole steps.
+    weight = jnp.ones_like(weight)
+  elif gate == 'normalised':
     weight = weight / (weight.sum(-1, keepdims=True) + 1e-9)
   position = positions(expert, groups, experts=logits.shape[-1])
   return Routing(expert, weight, position, probs)

@@ -73,7 +73,8 @@ class WindowAttention(nnx.Module):
           linear.truncated_normal(rng.named(key, 'bias_table'), table)
       )
     else:
-      self.logit_scale = nnx.Param(jnp.full(heads, math.log(10.0)))
+      start = jnp.full(heads, math.log(10.0), jnp.float32)
+      self.logit_scale = nnx.Param(start)
       self.cpb = ContinuousBias(heads, window, key=rng.named(key, 'cpb'))
 
   def _bias(self, window: int) -> Array:

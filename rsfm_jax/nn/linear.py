@@ -52,7 +52,7 @@ class LayerNorm(nnx.Module):
   """Layer normalisation over the last axis, in float32 whatever comes in."""
 
   def __init__(self, dim: int, *, eps: float = 1e-6, gain: float = 1.0):
-    self.scale = nnx.Param(jnp.full(dim, gain))
+    self.scale = nnx.Param(jnp.full(dim, gain, jnp.float32))
     self.bias = nnx.Param(jnp.zeros(dim))
     self.eps = eps
 

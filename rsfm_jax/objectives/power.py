@@ -14,6 +14,9 @@ import jax.numpy as jnp
 Array = jax.Array
 Scaling = Literal['scene', 'minmax', 'clip_minmax']
 
+# Added before the logarithm: 20 dB below the mean power of a scene.
+LOG_FLOOR = 1e-2
+
 
 def total_power(iq: Array, band_valid: Array | None = None) -> Array:
   """|HH|² + |HV|² + |VH|² + |VV|² over the valid polarisations.
@@ -57,6 +60,6 @@ def scale(power: Array, how: Scaling) -> Array:
   return (power - low) / jnp.where(high > low, high - low, 1)
 
 
-def compress(power: Array, *, floor: float = 1e-2) -> Array:
+def compress(power: Array) -> Array:
   """Log-compressed power, ln(P + floor): speckle becomes additive."""
-  return jnp.log(power + floor)
+  return jnp.log(power + LOG_FLOOR)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from rsfm_jax.core import choices
 from rsfm_jax.core import rng
 from rsfm_jax.moe import balance
 from rsfm_jax.objectives import masks as masks_lib
@@ -41,7 +42,7 @@ class SimMIMSpec:
       NOT FOUND, DEFAULT 1 as in the code).
     sar_l1_head: 'power_mse', 'power_l1' or 'iq_l1'.
     power_scaling: see `power.scale`.
-    power_log: whether the power target is log-compressed.
+    power_log: 'log' compresses the power target, 'none' does not.
     aux_weight: of the balance losses (RingMoE's code: 0.001).
     z_weight: of the router z-losses; 0 in RingMoE.
   """
@@ -54,6 +55,18 @@ class SimMIMSpec:
   power_log: str = 'log'
   aux_weight: float = 0.001
   z_weight: float = 0.0
+
+  def __post_init__(self):
+    for name, allowed in (
+        ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
+        ('power_scaling', ('scene', 'minmax', 'clip_minmax')),
+        ('power_log', ('log', 'none')),
+    ):
+      choices.check(getattr(self, name), allowed, key=f'objective.{name}')
+    if not 0 < self.mask_ratio <= 1:
+      raise ValueError(
+          f'objective.mask_ratio={self.mask_ratio} must be in (0, 1].'
+      )
 
 
 def masked_error(
@@ -91,12 +104,14 @@ def masked_error(
 
 
 def clean_images(batch: Batch) -> dict[str, Array]:
-  """Images with everything invalid set to zero, whatever stood there."""
+  """Images with everything invalid set to zero, whatever stood there.
+
+  That includes samples that only fill up the batch: routing sees their tokens.
+  """
   images = {}
   for sensor, entry in batch.items():
-    counts = entry['pixel_valid'][..., None] & entry['band_valid'][
-        :, None, None, :
-    ]
+    bands = entry['band_valid'] & entry['valid'][:, None]
+    counts = entry['pixel_valid'][..., None] & bands[:, None, None, :]
     images[sensor] = jnp.where(counts, entry['image'], 0)
   return images
 
@@ -162,15 +177,13 @@ class SimMIM:
     losses['z'] = out.aux.z.sum()
     total += spec.aux_weight * losses['balance']
     total += spec.z_weight * losses['z']
-    sizes = {s: images[s].shape[0] for s in out.features}
-    return total, {
-        'losses': losses, 'routing': routing_metrics(out.aux, sizes)
-    }
+    return total, {'losses': losses, 'routing': routing_metrics(out.aux)}
 
   def _sensor_loss(self, sensor, entry, image, mask, prediction) -> Array:
     spec = self.spec
     counts = masks_lib.upsample(mask, image.shape[1])
     counts &= entry['pixel_valid'] & entry['valid'][:, None, None]
+    counts &= entry['band_valid'].any(-1)[:, None, None]
     target = self.target(sensor, image, entry['band_valid'])
     if target.shape[-1] == 1 and prediction.shape[-1] > 1:
       target = jnp.repeat(target, prediction.shape[-1], -1)
@@ -183,11 +196,8 @@ class SimMIM:
     )
 
 
-def routing_metrics(aux: Any, sizes: Mapping[str, int]) -> dict[str, Array]:
-  """Arrays per layer (leading axis L) for the writers and the report.
-
-  `sizes` are the images per sensor, in the model's order of sensors.
-  """
+def routing_metrics(aux: Any) -> dict[str, Array]:
+  """Arrays per layer (leading axis L) for the writers and the report."""
   metrics = {
       'specialised_load': aux.specialised_load,
       'collaborative_load': aux.collaborative_load,
@@ -195,12 +205,7 @@ def routing_metrics(aux: Any, sizes: Mapping[str, int]) -> dict[str, Array]:
       'entropy': aux.entropy,
   }
   if aux.collaborative_load.shape[-1]:
-    present = aux.collaborative_load[0].sum(-1) > 0
-    share = jnp.zeros(present.shape)
-    index = jnp.nonzero(present, size=len(sizes))[0]
-    values = jnp.array(list(sizes.values()), jnp.float32)
-    share = share.at[index].set(values / values.sum())
     metrics['mutual_information'] = balance.mutual_information(
-        aux.collaborative_load, share
+        aux.collaborative_load, aux.share[0]
     )
   return jax.lax.stop_gradient(metrics)

@@ -2,10 +2,10 @@
 
 What KS and KA stand for, and how specialised, collaborative and shared
 experts, gates and biases are fused, is NOT FOUND. DEFAULTS taken here: the
-routed experts of a branch are weighed by how they are used on calibration
-data (load times mean gate), then the branch's merged experts join the shared
-one by `sum`, `mean` or `svd` of their matrices. Biases are summed under `sum`
-and `svd`, averaged under `mean`. Nothing is retrained.
+routed experts of a branch are weighed by the mean weight that their outputs
+got on calibration data, then the branch's merged experts join the shared one
+by `sum`, `mean` or `svd` of their matrices. Biases are summed under `sum` and
+`svd`, averaged under `mean`. Nothing is retrained.
 """
 
 import dataclasses
@@ -74,18 +74,17 @@ def integrate(
 def _experts(flat, base, measured, rows) -> list[dict[str, np.ndarray]]:
   """Shared, merged specialised and merged collaborative: {leaf: [L, ...]}.
 
-  A branch's merged expert is the usage-weighted mean of its experts, its
-  output scaled by the mean gate.
+  A branch's merged expert is the mean of its experts, weighed by the measured
+  gates, its output scaled by the mean gate of a token.
   """
   leaves = surgery.EXPERT_LEAVES
   out = [{n: np.asarray(flat[f'{base}/shared/{n}']) for n in leaves}]
   for branch in ('specialised', 'collaborative'):
     if f'{base}/{branch}/w_in' not in flat:
       continue
-    load = getattr(measured, f'{branch}_load')[rows, 0]
-    mass = getattr(measured, f'{branch}_mass')[rows, 0]
-    share = load / np.maximum(load.sum(-1, keepdims=True), 1e-12)
-    gate = (share * mass).sum(-1)
+    gates = getattr(measured, f'{branch}_gate')[rows, 0]
+    gate = gates.sum(-1)
+    share = gates / np.maximum(gate, 1e-12)[:, None]
     merged = {}
     for leaf in leaves:
       value = np.asarray(flat[f'{base}/{branch}/{leaf}'])

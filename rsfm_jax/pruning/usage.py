@@ -17,6 +17,8 @@ class Usage(NamedTuple):
     collaborative_load: f64[L, M, E'].
     specialised_mass: mean router probabilities, f64[L, M, E].
     collaborative_mass: f64[L, M, E'].
+    specialised_gate: mean weight of each expert's output, f64[L, M, E].
+    collaborative_gate: f64[L, M, E'].
     images: calibration images per sensor, i64[M].
   """
 
@@ -24,13 +26,15 @@ class Usage(NamedTuple):
   collaborative_load: np.ndarray
   specialised_mass: np.ndarray
   collaborative_mass: np.ndarray
+  specialised_gate: np.ndarray
+  collaborative_gate: np.ndarray
   images: np.ndarray
 
   def to_json(self) -> dict[str, Any]:
     return {k: np.asarray(v).tolist() for k, v in self._asdict().items()}
 
 
-_FIELDS = Usage._fields[:4]
+_FIELDS = Usage._fields[:-1]
 
 
 def measure(

@@ -61,7 +61,7 @@ def test_the_gradient_pushes_probability_away_from_the_busy_expert():
     routing = routing_lib.route(logits, ONE)
     return balance.balance_loss(routing, ONE, scale=4)
 
-  gradient = jax.grad(loss)(logits)
+  gradient = jax.jit(jax.grad(loss))(logits)
   assert (gradient[:, 0] > 0).all() and (gradient[:, 1:] < 0).all()
 
 

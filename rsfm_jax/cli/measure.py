@@ -1,0 +1,191 @@
+"""What models know: features of labelled stores, probes, speed."""
+
+from collections.abc import Iterator, Sequence
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rsfm_jax.cli import models
+from rsfm_jax.core import choices
+from rsfm_jax.core import rng
+from rsfm_jax.data import adapt
+from rsfm_jax.data import pipeline
+from rsfm_jax.data import store as stores
+from rsfm_jax.evaluate import baselines
+from rsfm_jax.evaluate import features as features_lib
+from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.evaluate import run as runs
+from rsfm_jax.sensors import contract
+from rsfm_jax.sensors import statistics as stats
+
+SPLITS = ('train', 'val', 'test')
+FINAL = 'final'  # The normalised tokens after the last stage.
+
+
+class Target(NamedTuple):
+  """A labelled store seen as one sensor of a model.
+
+  Attributes:
+    store: with splits train, val, test.
+    dataset: its name in rows.
+    sensor: contract of the model.
+    statistics: what normalises it, the model's.
+    normalisation: in words, for rows.
+    fit: 'native', 'crop' or 'resize'; see `pipeline.evaluation_batches`.
+    size: of crop or resize.
+    missing_bands: policy.
+    batch_size: images per batch.
+  """
+
+  store: stores.Store
+  dataset: str
+  sensor: contract.Sensor
+  statistics: stats.Statistics | None
+  normalisation: str
+  fit: pipeline.Fit = 'native'
+  size: int | None = None
+  missing_bands: str = 'error'
+  batch_size: int = 64
+
+
+def target(
+    store: stores.Store,
+    sensor: str,
+    opened: models.Opened | None,
+    **options: Any,
+) -> Target:
+  """The target of a model; without a model, normalised by its own pixels.
+
+  Raises:
+    ValueError: a sensor that the model does not have.
+  """
+  if opened is None:
+    want = store.sensors[choices.check(sensor, store.sensors, key='--sensor')]
+    found, words = adapt.merged_statistics(want, (store,)), 'dataset'
+  else:
+    choices.check(sensor, opened.sensors, key='--sensor')
+    want, words = opened.sensors[sensor], 'pretrained'
+    found = opened.statistics.get(sensor)
+  return Target(
+      store, store.folder.name, want, found, words, **options
+  )
+
+
+def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
+  """{'image', 'valid', 'label'} of a split, in order."""
+  for batch in pipeline.evaluation_batches(
+      to.store, split, to.sensor, to.batch_size, statistics=to.statistics,
+      fit=to.fit, size=to.size, missing_bands=to.missing_bands,
+  ):
+    entry = batch[to.sensor.name]
+    if 'label' not in entry:
+      raise ValueError(f'{to.store.folder}: split {split!r} has no labels.')
+    yield {name: entry[name] for name in ('image', 'valid', 'label')}
+
+
+def encoder(opened: models.Opened, sensor: str):
+  """(params, image) -> {stage: map} for one sensor, dropless."""
+  def encode(params, image):
+    out = opened.model.apply(params, {sensor: image}, mode='eval')
+    maps = {name: m[sensor] for name, m in out.intermediates.items()}
+    return maps | {FINAL: out.features[sensor]}
+
+  return encode
+
+
+def stage_names(opened: models.Opened) -> list[str]:
+  depths = opened.model.spec.depths
+  return ['embed', *(f'stage_{i}' for i in range(len(depths))), FINAL]
+
+
+def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
+  """The same architecture before any training."""
+  params = opened.model.init(rng.named(rng.key_for(seed), 'random_init'))
+  return opened._replace(params=params, content_hash='')
+
+
+def model_rows(
+    opened: models.Opened,
+    to: Target,
+    *,
+    name: str,
+    protocols: Sequence[str],
+    stages: Sequence[str] | None = None,
+    pools: Sequence[str] = ('mean', 'std'),
+    views: features_lib.Views = 'identity',
+    seed: int = 0,
+) -> list[rows_lib.Row]:
+  """Probes of a model's frozen features."""
+  extract = features_lib.Extractor(
+      encoder(opened, to.sensor.name), stages or stage_names(opened),
+      pools=pools, views=views,
+  )
+  found = {}
+  for split in SPLITS:
+    found[split] = extract(
+        opened.params, batches(to, split), what=f'{name}, {split}',
+        total=math.ceil(len(to.store.indices(split)) / to.batch_size),
+    )
+  return _rows(found, to, name, protocols, opened.content_hash, seed)
+
+
+def baseline_rows(
+    to: Target, *, protocols: Sequence[str], seed: int = 0
+) -> list[rows_lib.Row]:
+  """Raw band statistics, with and without gradients, by the same probes."""
+  out = []
+  for name, describe in baselines.BASELINES.items():
+    found = {
+        split: features_lib.collect(
+            describe, batches(to, split), what=f'{name}, {split}'
+        )
+        for split in SPLITS
+    }
+    words = name.replace('_', ' ')
+    out += _rows(found, to, words, protocols, '', seed)
+  return out
+
+
+def images_per_second(
+    opened: models.Opened, sensor: str, *, batch_size: int = 64, repeats: int = 5
+) -> float:
+  """Median speed of the encoder at its own image size, after a warm-up."""
+  spec = opened.model.spec
+  channels = spec.channels[spec.sensors.index(sensor)]
+  image = np.zeros(
+      (batch_size, spec.image_size, spec.image_size, channels), np.float32
+  )
+  run = jax.jit(
+      lambda p, x: opened.model.apply(p, {sensor: x}, mode='eval').features
+  )
+  jax.block_until_ready(run(opened.params, image))
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(run(opened.params, image))
+    seconds.append(time.perf_counter() - start)
+  return batch_size / float(np.median(seconds))
+
+
+def _rows(found, to, name, protocols, checkpoint, seed):
+  return runs.evaluate_features(
+      {split: f.values for split, f in found.items()},
+      {split: f.labels for split, f in found.items()},
+      protocols=protocols, name=name, dataset=to.dataset,
+      classes=len(to.store.classes) if to.store.classes else None,
+      normalisation=to.normalisation, checkpoint=checkpoint,
+      missing_bands=to.missing_bands, seed=seed,
+  )
+
+
+def unlabelled(to: Target, split: str | None) -> Iterator[np.ndarray]:
+  """Valid images of a split, batch by batch: f32[B, H, W, C]."""
+  for batch in pipeline.evaluation_batches(
+      to.store, split, to.sensor, to.batch_size, statistics=to.statistics,
+      fit=to.fit, size=to.size, missing_bands=to.missing_bands,
+  ):
+    entry = batch[to.sensor.name]
+    yield entry['image'][entry['valid']]
