@@ -56,5 +56,5 @@ def get_config():
       ),
       16,
   )
-  c.train.total_steps = 2000
+  c.train.total_steps = 2200
   return c

@@ -30,9 +30,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
           '--config.train.total_steps=100.'
       )
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
+  argv = ['rsfm', f'--config={path}', *overrides]
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
   try:
-    values(['rsfm', f'--config={path}', *overrides])
+    values(argv)
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
     message = ' '.join(str(error).strip('"\'').split())
     raise ValueError(f'--config {path}: {message}') from error

@@ -8,6 +8,7 @@ from types import ModuleType
 from absl import flags
 
 import rsfm_jax
+from rsfm_jax.cli import assess
 from rsfm_jax.cli import data_bench
 from rsfm_jax.cli import data_inspect
 from rsfm_jax.cli import data_pack
@@ -26,6 +27,7 @@ from rsfm_jax.train import loop
 VERBS: dict[str, ModuleType] = {
     'demo': demo,
     'pretrain': pretrain,
+    'assess': assess,
     'prune': prune,
     'evaluate': evaluate,
     'report': report,

@@ -150,7 +150,11 @@ def baseline_rows(
 
 
 def images_per_second(
-    opened: models.Opened, sensor: str, *, batch_size: int = 64, repeats: int = 5
+    opened: models.Opened,
+    sensor: str,
+    *,
+    batch_size: int = 64,
+    repeats: int = 5,
 ) -> float:
   """Median speed of the encoder at its own image size, after a warm-up."""
   spec = opened.model.spec

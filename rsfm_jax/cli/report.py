@@ -44,16 +44,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   workdir = pathlib.Path(args.workdir)
   opened = models.open_model(workdir)
-  by_sensor = {}
-  for text in args.store:
-    sensor, equals, path = text.partition('=')
-    if not equals:
-      raise ValueError(f'--store {text!r} is not SENSOR=STORE.')
-    by_sensor[sensor] = stores.Store(path)
   out = pathlib.Path(args.out or workdir / 'report.html')
-  write(out, workdir, opened, by_sensor, summary=f'Run of {workdir.name}.')
+  write(
+      out, workdir, opened, stores_of(args.store),
+      summary=f'Run of {workdir.name}.',
+  )
   print(out)
   return 0
+
+
+def stores_of(texts: Sequence[str]) -> dict[str, stores.Store]:
+  """{sensor: store} of 'SENSOR=STORE' arguments.
+
+  Raises:
+    ValueError: an argument of another form, or no store there.
+  """
+  out = {}
+  for text in texts:
+    sensor, equals, path = text.partition('=')
+    if not equals:
+      raise ValueError(f'{text!r} is not SENSOR=STORE.')
+    out[sensor] = stores.Store(path)
+  return out
 
 
 def write(
@@ -88,7 +100,8 @@ def write(
               text='Parameters, accuracy and speed of the pruned models.',
           ),
           report.Section(
-              title='Reconstructions', items=_reconstructions(opened, by_sensor),
+              title='Reconstructions',
+              items=_reconstructions(opened, by_sensor),
               text='Masked input, input and prediction; complex SAR as total '
               'power in dB.',
           ),

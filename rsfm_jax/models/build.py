@@ -8,6 +8,7 @@ from flax import nnx
 import jax
 
 from rsfm_jax.core import choices
+from rsfm_jax.core import once
 from rsfm_jax.models import ringmoe
 
 MODELS = {'ringmoe': (ringmoe.RingMoESpec, ringmoe.RingMoE)}
@@ -37,14 +38,13 @@ def build(spec: Any) -> Model:
       nnx.eval_shape(lambda: make(key=jax.random.key(0)))
   )
 
-  @jax.jit
   def init(key: jax.Array) -> Any:
     return nnx.to_pure_dict(nnx.split(make(key=key))[1])
 
   def apply(params: Any, *args: Any, **kwargs: Any) -> Any:
     return nnx.merge(graphdef, params)(*args, **kwargs)
 
-  return Model(spec, init, apply, nnx.to_pure_dict(state))
+  return Model(spec, once.jit(init), apply, nnx.to_pure_dict(state))
 
 
 def spec_from_json(value: Mapping[str, Any]) -> Any:

@@ -129,7 +129,8 @@ def by_capacity(
   }
   # First row of each group inside its set's first expert.
   base, filled = [], dict.fromkeys(sets, 0)
-  offset = dict(zip(sets, np.cumsum([0] + [experts * rows_of[s] for s in sets])))
+  ends = np.cumsum([0] + [experts * rows_of[s] for s in sets])
+  offset = dict(zip(sets, ends))
   for c, s in zip(capacities, groups.sets, strict=True):
     base.append(int(offset[s]) + filled[s])
     filled[s] += c

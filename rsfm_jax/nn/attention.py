@@ -84,39 +84,82 @@ class WindowAttention(nnx.Module):
     index = windows.relative_index(window, self.window)
     return self.bias_table[...][index].transpose(2, 0, 1)
 
-  def _logits(self, q: Array, k: Array) -> Array:
-    """q, k: [X, N, T, K] -> f32[X, N, T, T] before the position bias."""
+  def _scaled(self, q: Array, k: Array) -> tuple[Array, Array]:
+    """q, k: [X, N, T, K] such that q k' are the logits before the bias."""
     if self.kind == 'v1_bias':
-      q = q * q.shape[-1] ** -0.5
-    else:
-      scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
-      q = _unit(q) * scale.astype(q.dtype)[None, :, None, None]
-      k = _unit(k)
-    return jnp.einsum(
-        'xntk,xnsk->xnts', q, k, preferred_element_type=jnp.float32
-    )
+      return q * q.shape[-1] ** -0.5, k
+    scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
+    return _unit(q) * scale.astype(q.dtype)[None, :, None, None], _unit(k)
 
   def __call__(self, x: Array, *, shifted: bool) -> Array:
     """x: [B, H, W, D] -> [B, H, W, D]; softmax in float32."""
     _, height, width, dim = x.shape
     window, shift = windows.layout(height, width, self.window, shifted=shifted)
     tokens = windows.partition(windows.roll(x, shift), window)
+    bias = self._bias(window)[None]
+    if shift:
+      mask = windows.shift_mask(height, width, window, shift)
+      bias = bias + mask[:, None]
     # Heads become a leading batch axis before the products: on CPU this is
     # six times faster than contracting [X, T, N, K] in place.
     split = lambda y: y.reshape(  # noqa: E731
         y.shape[0], y.shape[1], self.heads, -1
     ).transpose(0, 2, 1, 3)
-    logits = self._logits(split(self.query(tokens)), split(self.key(tokens)))
-    logits = logits + self._bias(window)[None]
-    if shift:
-      mask = windows.shift_mask(height, width, window, shift)
-      shape = logits.shape
-      logits = logits.reshape(-1, len(mask), *shape[1:])
-      logits = (logits + mask[None, :, None]).reshape(shape)
-    weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-    y = jnp.einsum('xnts,xnsk->xntk', weights, split(self.value(tokens)))
+    q, k = self._scaled(split(self.query(tokens)), split(self.key(tokens)))
+    y = attend(q, k, split(self.value(tokens)), bias)
     y = self.out(y.transpose(0, 2, 1, 3).reshape(-1, window * window, dim))
     return windows.roll(windows.merge(y, window, height, width), -shift)
+
+
+@jax.custom_vjp
+def attend(q: Array, k: Array, v: Array, bias: Array) -> Array:
+  """softmax(q k' + bias) v.
+
+  The written VJP keeps q, k, v and the weights only. What autodiff keeps
+  beside them (the exponentials and their broadcast sums) is as large again,
+  and moving it is what attention costs on CPU.
+
+  Args:
+    q: [X, N, T, K], scaled; X runs over images, then windows.
+    k: [X, N, T, K].
+    v: [X, N, T, K].
+    bias: f32[W, N, T, T]; W divides X and runs fastest: 1, or the windows.
+
+  Returns:
+    [X, N, T, K] in the dtype of v.
+  """
+  return _attend_forward(q, k, v, bias)[0]
+
+
+def _attend_forward(q, k, v, bias):
+  logits = jnp.einsum(
+      'xntk,xnsk->xnts', q, k, preferred_element_type=jnp.float32
+  )
+  shape = logits.shape
+  logits = logits.reshape(-1, *bias.shape) + bias[None]
+  weights = jax.nn.softmax(logits.reshape(shape), axis=-1).astype(v.dtype)
+  y = jnp.einsum('xnts,xnsk->xntk', weights, v)
+  return y, (q, k, v, weights, y, bias)
+
+
+def _attend_backward(saved, dy):
+  q, k, v, weights, y, bias = saved
+  f32 = jnp.float32
+  dweights = jnp.einsum(
+      'xntk,xnsk->xnts', dy, v, preferred_element_type=f32
+  )
+  # sum_s weights dweights, without reading both again.
+  inner = (dy.astype(f32) * y.astype(f32)).sum(-1, keepdims=True)
+  dlogits = weights.astype(f32) * (dweights - inner)
+  dbias = dlogits.reshape(-1, *bias.shape).sum(0)
+  dlogits = dlogits.astype(q.dtype)
+  dq = jnp.einsum('xnts,xnsk->xntk', dlogits, k)
+  dk = jnp.einsum('xnts,xntk->xnsk', dlogits, q)
+  dv = jnp.einsum('xnts,xntk->xnsk', weights, dy)
+  return dq, dk, dv, dbias
+
+
+attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _unit(x: Array) -> Array:

@@ -1,5 +1,7 @@
 """The two-layer FFN that every expert is made of."""
 
+import math
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,33 @@ from rsfm_jax.nn import linear
 
 Array = jax.Array
 
+_SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
+
+@jax.custom_vjp
 def gelu(x: Array) -> Array:
-  """GELU in its tanh form (RingMoE; MindSpore's default)."""
+  """GELU in its tanh form (RingMoE; MindSpore's default).
+
+  The written VJP keeps x alone and computes the tanh again: on CPU that is
+  cheaper than writing and reading it.
+  """
   return jax.nn.gelu(x, approximate=True)
+
+
+def _gelu_forward(x):
+  return gelu(x), x
+
+
+def _gelu_backward(x, dy):
+  y = x.astype(jnp.float32)
+  inner = _SQRT_2_OVER_PI * (y + 0.044715 * y**3)
+  tanh = jnp.tanh(inner)
+  slope = _SQRT_2_OVER_PI * (1 + 3 * 0.044715 * y**2)
+  derivative = 0.5 * (1 + tanh) + 0.5 * y * (1 - tanh**2) * slope
+  return ((dy * derivative).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def stacked_ffn(

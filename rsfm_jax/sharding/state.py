@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from rsfm_jax.core import once
 from rsfm_jax.core import trees
 from rsfm_jax.sharding import rules as rules_lib
 
@@ -38,7 +39,7 @@ def plan(
   """
   shapes = jax.eval_shape(init, *args)
   shardings = rules_lib.shardings(shapes, mesh, rules)
-  create = jax.jit(init, out_shardings=shardings)
+  create = once.jit(init, out_shardings=shardings)
   return Plan(
     abstract=abstract(shapes, shardings),
     shardings=shardings,

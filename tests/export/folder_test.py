@@ -23,9 +23,7 @@ RECORD = {'operation': 'extract'}
 
 
 def save(path, params=PARAMS):
-  return folder.save(
-    path, params, spec=SPEC, contract=CONTRACT, record=RECORD
-  )
+  return folder.save(path, params, spec=SPEC, contract=CONTRACT, record=RECORD)
 
 
 @pytest.fixture

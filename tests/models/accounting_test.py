@@ -62,10 +62,15 @@ def test_flops_of_the_giant_are_632_billion(giant):
 def test_flops_count_the_active_experts_only():
   spec = lambda **changes: sizes.ringmoe_spec('tiny', **changes)
   flops = lambda **changes: accounting.flops(spec(**changes), 'opt')
-  hidden = 2 * 2 * sum(  # FLOPs of one more FFN per token, all blocks.
-    depth * (16 // 2**i) ** 2 * 2 * (32 * 2**i) ** 2 * 2
-    for i, depth in enumerate((2, 2, 6))
-  ) // 2
+  hidden = (
+    2
+    * 2
+    * sum(  # FLOPs of one more FFN per token, all blocks.
+      depth * (16 // 2**i) ** 2 * 2 * (32 * 2**i) ** 2 * 2
+      for i, depth in enumerate((2, 2, 6))
+    )
+    // 2
+  )
   assert flops(choices=2) - flops(choices=1) == 2 * hidden
   # Eight experts cost what four do, but for the router.
   routers = 2 * sum(

@@ -48,8 +48,8 @@ def test_groups_are_balanced_one_by_one():
 
 
 def test_only_first_choices_count():
-  first = made([[0, 1]] * 8, jnp.full((8, 2), 0.5))
-  second = made([[0, 0]] * 8, jnp.full((8, 2), 0.5))
+  probs = jnp.tile(jnp.array([[0.7, 0.3]]), (8, 1))
+  first, second = made([[0, 1]] * 8, probs), made([[0, 0]] * 8, probs)
   loss = lambda r: float(balance.balance_loss(r, ONE, scale=2))
   assert loss(first) == loss(second)
 

@@ -84,10 +84,12 @@ def test_engines_of_the_layer_equal_the_oracle(engine, choices):
 def test_every_group_is_routed_by_the_router_of_its_set(groups):
   x, router = rows(), layer()[1]['router']
   got = experts.router_logits(x, router, groups)
-  expected = np.concatenate([
-    np.asarray(x, np.float64)[part] @ np.asarray(router, np.float64)[index]
-    for part, index in zip(groups.slices, groups.sets, strict=True)
-  ])
+  expected = np.concatenate(
+    [
+      np.asarray(x, np.float64)[part] @ np.asarray(router, np.float64)[index]
+      for part, index in zip(groups.slices, groups.sets, strict=True)
+    ]
+  )
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -137,9 +139,7 @@ def test_bfloat16_stays_close_and_routes_in_float32():
   x = rows().astype(jnp.bfloat16)
   options = experts.Options(engine='dropless')
   y, done, _ = run(graphdef, params, x, GROUPS, options)
-  exact, wide, _ = run(
-    graphdef, params, x.astype(jnp.float32), GROUPS, options
-  )
+  exact, wide, _ = run(graphdef, params, x.astype(jnp.float32), GROUPS, options)
   assert y.dtype == jnp.bfloat16
   assert done.routing.probs.dtype == jnp.float32
   # The same rounded rows give the very same routing.
@@ -151,9 +151,11 @@ def test_bfloat16_stays_close_and_routes_in_float32():
 
 def test_the_balance_scale_is_the_number_of_experts_unless_given():
   graphdef, params = layer()
-  loss = lambda scale: run(
-    graphdef, params, rows(), GROUPS, experts.Options(balance_scale=scale)
-  )[1].balance
+  loss = lambda scale: (
+    run(graphdef, params, rows(), GROUPS, experts.Options(balance_scale=scale))[
+      1
+    ].balance
+  )
   np.testing.assert_allclose(loss(None), loss(4.0), rtol=1e-6)
   np.testing.assert_allclose(loss(8.0), 4 * loss(None), rtol=1e-6)
 

@@ -88,9 +88,7 @@ def test_all_engines_agree_forward_and_backward(segments, groups, choices):
     for a, b in zip(
       jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
     ):
-      np.testing.assert_allclose(
-        a, b, rtol=REORDERED, atol=REORDERED * largest
-      )
+      np.testing.assert_allclose(a, b, rtol=REORDERED, atol=REORDERED * largest)
 
 
 def test_the_output_is_the_plain_sum_of_three_branches():
@@ -189,9 +187,7 @@ def test_the_balance_loss_adds_collaborative_and_mean_specialised():
     )[1].balance
     for i in range(4)
   ]
-  np.testing.assert_allclose(
-    parts[1].balance, np.mean(by_sensor), rtol=1e-6
-  )
+  np.testing.assert_allclose(parts[1].balance, np.mean(by_sensor), rtol=1e-6)
 
 
 def test_the_scope_decides_whether_sensors_balance_together():

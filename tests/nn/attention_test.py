@@ -46,7 +46,9 @@ def compiled(graphdef, state, x, *, shifted):
 
 def image(height, width, batch=1, seed=0):
   rng = np.random.default_rng(seed)
-  return jnp.asarray(rng.standard_normal((batch, height, width, DIM)), 'float32')
+  return jnp.asarray(
+    rng.standard_normal((batch, height, width, DIM)), 'float32'
+  )
 
 
 def slow(made, tokens, bias):
@@ -62,10 +64,12 @@ def slow(made, tokens, bias):
   for head in range(HEADS):
     part = slice(head * size, (head + 1) * size)
     for t in range(len(tokens)):
-      logits = np.array([
-        score(p, head, q[t, part], k[s, part]) + bias[head, t, s]
-        for s in range(len(tokens))
-      ])
+      logits = np.array(
+        [
+          score(p, head, q[t, part], k[s, part]) + bias[head, t, s]
+          for s in range(len(tokens))
+        ]
+      )
       weights = np.exp(logits - logits.max())
       out[t, part] = weights / weights.sum() @ v[:, part]
   return out @ p['out']['kernel'] + p['out']['bias']
@@ -82,16 +86,18 @@ def v1_bias(made, window):
   table = np.asarray(made.bias_table[...], np.float64)
   middle, side = made.window - 1, 2 * made.window - 1
   at = [divmod(i, window) for i in range(window**2)]
-  return np.array([
+  return np.array(
     [
       [
-        table[(p[0] - q[0] + middle) * side + p[1] - q[1] + middle, head]
-        for q in at
+        [
+          table[(p[0] - q[0] + middle) * side + p[1] - q[1] + middle, head]
+          for q in at
+        ]
+        for p in at
       ]
-      for p in at
+      for head in range(HEADS)
     ]
-    for head in range(HEADS)
-  ])
+  )
 
 
 @pytest.mark.parametrize('side', [4, 2])
@@ -127,12 +133,14 @@ def test_windows_do_not_see_each_other(kind):
 def test_a_shift_joins_neighbours_but_not_opposite_edges(kind):
   made, x = layer(kind), image(8, 8)
   change = jnp.abs(
-    attend(made, x, shifted=True) - attend(made, x.at[0, 3, 3].add(1.0), shifted=True)
+    attend(made, x, shifted=True)
+    - attend(made, x.at[0, 3, 3].add(1.0), shifted=True)
   ).max((0, -1))
   assert change[4, 4] > 1e-3 and change[2, 5] > 1e-3
   assert change[1, 1] == 0 and change[6, 6] == 0
   edge = jnp.abs(
-    attend(made, x, shifted=True) - attend(made, x.at[0, 0, 0].add(1.0), shifted=True)
+    attend(made, x, shifted=True)
+    - attend(made, x.at[0, 0, 0].add(1.0), shifted=True)
   ).max((0, -1))
   # (0, 0) shares its rolled window with (7, 7), behind a logit of -100.
   assert edge[1, 1] > 1e-3
@@ -152,7 +160,10 @@ def test_v2_sees_directions_not_lengths():
   made.query.bias[...] = made.query.bias[...] * 8.0
   again = layer('v2_cosine')
   np.testing.assert_allclose(
-    attend(made, x, shifted=False), attend(again, x, shifted=False), rtol=1e-5, atol=1e-5
+    attend(made, x, shifted=False),
+    attend(again, x, shifted=False),
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 
@@ -201,3 +212,25 @@ def test_heads_must_divide_the_width():
 def test_a_grid_must_hold_whole_windows():
   with pytest.raises(ValueError, match='10 x 8'):
     attend(layer('v1_bias'), image(10, 8), shifted=False)
+
+
+@pytest.mark.parametrize('layouts', [1, 3])
+def test_the_written_gradient_of_attention_is_that_of_autodiff(layouts):
+  """`layouts` biases, one per window, repeat over the images."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), 'float32')
+  given = [draw(6, 2, 5, 4) for _ in range(3)] + [draw(layouts, 2, 5, 5)]
+  cotangent = draw(6, 2, 5, 4)
+
+  def plain(q, k, v, bias):
+    logits = jnp.einsum('xntk,xnsk->xnts', q, k)
+    logits += jnp.tile(bias, (6 // layouts, 1, 1, 1))
+    return jnp.einsum('xnts,xnsk->xntk', jax.nn.softmax(logits), v)
+
+  def gradients(f):
+    total = lambda *given: (f(*given) * cotangent).sum()
+    return jax.jit(jax.value_and_grad(total, (0, 1, 2, 3)))(*given)
+
+  got, expected = gradients(attention.attend), gradients(plain)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -53,7 +53,7 @@ def test_the_scan_equals_a_loop_over_blocks(depth, kind):
   def loop(x, weights):
     means = []
     for i in range(depth):
-      block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], weights))
+      block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], weights))  # noqa: B023
       x, aux = block(x, shifted=i % 2 == 1, power=2)
       means.append(aux['mean'])
     return x, jnp.stack(means)

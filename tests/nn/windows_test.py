@@ -49,7 +49,9 @@ def test_partition_goes_window_by_window_row_by_row():
     for i in range(0, 4, 2)
     for j in range(0, 6, 2)
   ]
-  np.testing.assert_array_equal(windows.partition(jnp.asarray(x), 2), np.array(expected))
+  np.testing.assert_array_equal(
+    windows.partition(jnp.asarray(x), 2), np.array(expected)
+  )
 
 
 def test_merge_undoes_partition():

@@ -38,7 +38,12 @@ def model():
   """(apply, params) of a real encoder, one block, all parts present."""
   made = build.build(
     ringmoe.RingMoESpec(
-      image_size=16, patch_size=4, embed_dim=8, depths=(1,), heads=(2,), window=4
+      image_size=16,
+      patch_size=4,
+      embed_dim=8,
+      depths=(1,),
+      heads=(2,),
+      window=4,
     )
   )
   rng = np.random.default_rng(1)
@@ -89,6 +94,26 @@ def test_invalid_bands_count_neither_above_nor_below_the_line():
     target, prediction, jnp.ones((2, 2, 2), bool), band_valid=bands
   )
   np.testing.assert_allclose(got, (8 * 3 + 4 * 5) / 12, rtol=1e-5)
+
+
+@pytest.mark.parametrize('junk', [np.nan, np.inf])
+def test_masked_error_ignores_junk_where_nothing_counts(junk):
+  """In targets and predictions, forward and backward."""
+  rng = np.random.default_rng(0)
+  draw = lambda: jnp.asarray(rng.standard_normal((2, 4, 4, 3)), 'float32')
+  target, prediction = draw(), draw()
+  mask = jnp.asarray(rng.random((2, 4, 4)) > 0.5)
+  bands = jnp.array([[True, True, False], [True, True, True]])
+  counts = mask[..., None] & bands[:, None, None]
+  run = jax.value_and_grad(
+    lambda target, prediction: simmim.masked_error(
+      target, prediction, mask, band_valid=bands
+    ),
+    (0, 1),
+  )
+  dirty = run(*(jnp.where(counts, x, junk) for x in (target, prediction)))
+  identical(dirty, run(target, prediction))
+  np.testing.assert_array_equal(dirty[1][1] != 0, counts)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():

@@ -105,8 +105,11 @@ def test_the_pieces_of_the_attention(golden, near, name):
     1e-6,
   )
   made = nnx.merge(block(config), weights(w)).attention
-  near(jax.jit(made.cpb, static_argnums=0)(window),
-       fixture['mid/rel_pos_bias'], OUTPUT)
+  near(
+    jax.jit(made.cpb, static_argnums=0)(window),
+    fixture['mid/rel_pos_bias'],
+    OUTPUT,
+  )
   if config['shift'][0]:
     mask = windows.shift_mask(
       config['H'], config['W'], window, config['shift'][0]

@@ -242,9 +242,9 @@ def test_extraction_and_pruning_of_the_giant_by_shapes_alone():
   assert trees.count(small) == 6_534_927_588
   kept = np.zeros((24, 1), int)
   pruned = jax.eval_shape(
-    lambda p: surgery.prune_collaborative(
-      cut['spec'], p, kept, fold='none'
-    ).params,
+    lambda p: (
+      surgery.prune_collaborative(cut['spec'], p, kept, fold='none').params
+    ),
     small,
   )
   assert trees.count(pruned) == 4_482_171_876

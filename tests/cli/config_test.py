@@ -1,0 +1,65 @@
+"""Configs: every shipped one builds; typos are named with their neighbours."""
+
+import pathlib
+
+import pytest
+
+from rsfm_jax.cli import compose
+from rsfm_jax.cli import config as configs
+
+ROOT = pathlib.Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / 'configs' / 'pretrain').glob('*.py'))
+TINY = str(ROOT / 'configs' / 'pretrain' / 'ringmoe_tiny.py')
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_config_builds_its_specs(path):
+  config = configs.load(str(path))
+  model = compose.model(config)
+  compose.objective(config, model)
+  compose.optimizer(config, total_steps=1000, batch_size=64)
+  assert config.data.streams
+
+
+def test_overrides_reach_every_section():
+  config = configs.load(
+      TINY, ['--config.train.total_steps=7', '--config.model.window=4']
+  )
+  assert config.train.total_steps == 7
+  assert compose.model(config).spec.window == 4
+
+
+@pytest.mark.parametrize(
+    ('override', 'named'),
+    [
+        ('--config.train.total_stepz=7', 'total_steps'),
+        ('--config.model.windw=4', 'window'),
+        ('--config.train.total_steps=many', 'total_steps'),
+        ('--workdir2=x', '--config.'),
+    ],
+)
+def test_a_bad_override_is_named_with_what_was_meant(override, named):
+  with pytest.raises(ValueError, match=named):
+    configs.load(TINY, [override])
+
+
+def test_a_missing_file_is_named():
+  with pytest.raises(ValueError, match='nowhere.py'):
+    configs.load('nowhere.py')
+
+
+def test_an_unknown_key_of_a_section_is_named_with_its_section(tmp_path):
+  path = tmp_path / 'typo.py'
+  path.write_text(
+      pathlib.Path(TINY).read_text().replace(
+          'return c', 'c.model.windo = 3\n  return c'
+      )
+  )
+  with pytest.raises(ValueError, match=r'config\.model\.windo .*"window"'):
+    compose.model(configs.load(str(path)))
+
+
+def test_two_durations_for_one_thing_are_refused():
+  config = configs.load(TINY, ['--config.optim.warmup_steps=10'])
+  with pytest.raises(ValueError, match='warmup_steps.*warmup_percent'):
+    compose.optimizer(config, total_steps=100, batch_size=8)
