@@ -47,8 +47,8 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.optim.reference_batch = config_dict.placeholder(int)
   # First match wins; every parameter must be covered.
   c.optim.decay_rules = (
-      (r'.*/(kernel|w_in|w_out|router)', True),
-      (r'.*', False),
+    (r'.*/(kernel|w_in|w_out|router)', True),
+    (r'.*', False),
   )
 
   c.data = config_dict.ConfigDict()
@@ -58,7 +58,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   # a store lacks. A stream of several sensors draws co-registered samples.
   c.data.streams = config_dict.ConfigDict()
   c.data.crop = dataclasses.asdict(
-      augment.Crop(size=c.model.image_size, area=(0.15, 0.6))
+    augment.Crop(size=c.model.image_size, area=(0.15, 0.6))
   )
   c.data.workers = 0  # Processes; 0 makes batches in threads.
   c.data.threads = 2
@@ -76,16 +76,18 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
 
   # Sizes of the mesh axes; -1 takes what is left of the devices.
   c.mesh = config_dict.ConfigDict(
-      {'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1}
+    {'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1}
   )
   return c
 
 
 def stream(sensors, sources, batch_size, missing_bands='error'):
   """One entry of `data.streams`; see there."""
-  return config_dict.ConfigDict({
+  return config_dict.ConfigDict(
+    {
       'sensors': tuple(sensors),
       'sources': tuple(sources),
       'batch_size': batch_size,
       'missing_bands': missing_bands,
-  })
+    }
+  )

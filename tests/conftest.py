@@ -16,6 +16,8 @@ def pytest_configure(config):
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', 8)
   jax.config.update('jax_numpy_rank_promotion', 'raise')
+  # Tests compile far longer than they run.
+  jax.config.update('jax_disable_most_optimizations', True)
   cache = pathlib.Path(__file__).parent.parent / '.cache' / 'xla'
   jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -26,7 +26,7 @@ def get_config():
   c.data.crop.area = (0.2, 0.5)
   for sensor in c.model.sensors:
     c.data.streams[sensor] = base.stream(
-        (sensor,), ((sensor, 'train', 1.0),), 32, missing_bands='error'
+      (sensor,), ((sensor, 'train', 1.0),), 32, missing_bands='error'
     )
   c.data.streams.sar_l1.missing_bands = 'mask'
   c.train.total_epochs = 20.0

@@ -13,7 +13,7 @@ from configs import base
 def get_config():
   c = base.get_config('tiny')
   c.data.streams.paired = base.stream(
-      ('opt', 'sar_l1', 'sar_l2', 'ms'), (('scenes', 'train', 1.0),), 16
+    ('opt', 'sar_l1', 'sar_l2', 'ms'), (('scenes', 'train', 1.0),), 16
   )
-  c.train.total_steps = 300
+  c.train.total_steps = 220
   return c

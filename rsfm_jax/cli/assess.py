@@ -26,9 +26,9 @@ HELP = 'prune, probe and report a pre-trained run'
 PROTOCOLS = ('linear', 'dinov2_knn20')
 # What is kept of the pre-trained model, by name of the row.
 VARIANTS: dict[str, dict[str, Any]] = {
-    'pruned: extract': {},
-    'pruned: EP, 1 of 4': {'keep': 0.25},
-    'pruned: dense SVD': {'keep': 0.25, 'dense': 'svd'},
+  'pruned: extract': {},
+  'pruned: EP, 1 of 4': {'keep': 0.25},
+  'pruned: dense SVD': {'keep': 0.25, 'dense': 'svd'},
 }
 
 
@@ -38,12 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--store', required=True, help='labelled store: probes, calibration')
   add('--sensor', default='opt')
   add(
-      '--protocols', type=lambda t: tuple(t.split(',')), default=PROTOCOLS,
-      metavar='A,B', help='the first one decides; see rsfm evaluate --help',
+    '--protocols',
+    type=lambda t: tuple(t.split(',')),
+    default=PROTOCOLS,
+    metavar='A,B',
+    help='the first one decides; see rsfm evaluate --help',
   )
   add(
-      '--pictures', action='append', default=[], metavar='SENSOR=STORE',
-      help='more stores to show reconstructions of',
+    '--pictures',
+    action='append',
+    default=[],
+    metavar='SENSOR=STORE',
+    help='more stores to show reconstructions of',
   )
   add('--seed', type=int, default=0)
   add('--out', help='folder; default: the workdir')
@@ -55,23 +61,29 @@ def run(args: argparse.Namespace) -> int:
   labelled = stores.Store(args.store)
   pictures = {args.sensor: labelled} | report.stores_of(args.pictures)
   rows = main_job(
-      trained, labelled, sensor=args.sensor, protocols=args.protocols,
-      seed=args.seed,
+    trained,
+    labelled,
+    sensor=args.sensor,
+    protocols=args.protocols,
+    seed=args.seed,
   )
   summarise(
-      pathlib.Path(args.out or trained), trained, rows, start=start,
-      pictures=pictures,
+    pathlib.Path(args.out or trained),
+    trained,
+    rows,
+    start=start,
+    pictures=pictures,
   )
   return 0
 
 
 def main_job(
-    trained: pathlib.Path,
-    labelled: stores.Store,
-    *,
-    sensor: str,
-    protocols: tuple[str, ...] = PROTOCOLS,
-    seed: int = 0,
+  trained: pathlib.Path,
+  labelled: stores.Store,
+  *,
+  sensor: str,
+  protocols: tuple[str, ...] = PROTOCOLS,
+  seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Prunes and probes a pre-trained run; leaves rows and curve beside it."""
   opened = models.open_model(trained)
@@ -85,7 +97,7 @@ def main_job(
   for name, how in VARIANTS.items():
     log.info('%s', name)
     small, records = prune.prune(
-        opened, sensors=(sensor,), calibration=labelled, **how
+      opened, sensors=(sensor,), calibration=labelled, **how
     )
     words = name.partition(': ')[2].replace(',', '').split()
     folder = trained / 'pruned' / '_'.join([sensor, *words])
@@ -101,26 +113,29 @@ def main_job(
 
 
 def _point(
-    opened: models.Opened, sensor: str, rows: list[rows_lib.Row], name: str
+  opened: models.Opened, sensor: str, rows: list[rows_lib.Row], name: str
 ) -> dict[str, Any]:
   """A point of the pruning curve, by the first protocol."""
   row = next(r for r in rows if r.name == name)
   return {
-      'name': name, 'parameters': trees.count(opened.params),
-      'accuracy': row.value, 'low': row.low, 'high': row.high,
-      'images_per_second': measure.images_per_second(opened, sensor),
+    'name': name,
+    'parameters': trees.count(opened.params),
+    'accuracy': row.value,
+    'low': row.low,
+    'high': row.high,
+    'images_per_second': measure.images_per_second(opened, sensor),
   }
 
 
 def verdict(rows: list[rows_lib.Row]) -> str:
   """Whether pre-training beat random initialisation, in one sentence."""
-  of = lambda name: next(r for r in rows if r.name == name)  # noqa: E731
+  of = lambda name: next(r for r in rows if r.name == name)
   trained, random = of('pre-trained'), of('random init')
   words = (
-      f'Pre-trained {100 * trained.value:.1f} % '
-      f'[{100 * trained.low:.1f}, {100 * trained.high:.1f}], random init '
-      f'{100 * random.value:.1f} % [{100 * random.low:.1f}, '
-      f'{100 * random.high:.1f}] ({trained.protocol}, {trained.dataset}): '
+    f'Pre-trained {100 * trained.value:.1f} % '
+    f'[{100 * trained.low:.1f}, {100 * trained.high:.1f}], random init '
+    f'{100 * random.value:.1f} % [{100 * random.low:.1f}, '
+    f'{100 * random.high:.1f}] ({trained.protocol}, {trained.dataset}): '
   )
   if trained.low > random.high:
     return words + 'pre-training wins beyond the intervals.'
@@ -128,30 +143,32 @@ def verdict(rows: list[rows_lib.Row]) -> str:
 
 
 def summarise(
-    out: pathlib.Path,
-    trained: pathlib.Path,
-    rows: list[rows_lib.Row],
-    *,
-    start: float,
-    pictures: dict[str, stores.Store],
+  out: pathlib.Path,
+  trained: pathlib.Path,
+  rows: list[rows_lib.Row],
+  *,
+  start: float,
+  pictures: dict[str, stores.Store],
 ) -> None:
   """report.html, summary.json and a short text that ends with the paths."""
   said = verdict(rows)
   opened = models.open_model(trained)
   seconds = time.monotonic() - start
   facts = {
-      'Parameters': f'{trees.count(opened.params):,}',
-      'Steps': str(opened.step),
-      'Minutes': f'{seconds / 60:.1f}',
-      'Peak memory': f'{memory.peak_bytes() / 2**30:.1f} GiB',
+    'Parameters': f'{trees.count(opened.params):,}',
+    'Steps': str(opened.step),
+    'Minutes': f'{seconds / 60:.1f}',
+    'Peak memory': f'{memory.peak_bytes() / 2**30:.1f} GiB',
   }
   report.write(
-      out / 'report.html', trained, opened, pictures, summary=said, facts=facts
+    out / 'report.html', trained, opened, pictures, summary=said, facts=facts
   )
   seconds = time.monotonic() - start
   summary = {
-      'rows': [row.to_json() for row in rows], 'seconds': round(seconds, 1),
-      'peak_bytes': memory.peak_bytes(), 'verdict': said,
+    'rows': [row.to_json() for row in rows],
+    'seconds': round(seconds, 1),
+    'peak_bytes': memory.peak_bytes(),
+    'verdict': said,
   }
   files.write_json(out / 'summary.json', summary)
   print(rows_lib.markdown(rows))

@@ -41,12 +41,12 @@ class Data(NamedTuple):
 
 def model(config: config_dict.ConfigDict) -> build.Model:
   return build.build(
-      configs.build(ringmoe.RingMoESpec, config.model, key='model')
+    configs.build(ringmoe.RingMoESpec, config.model, key='model')
   )
 
 
 def objective(
-    config: config_dict.ConfigDict, built: build.Model
+  config: config_dict.ConfigDict, built: build.Model
 ) -> simmim.SimMIM:
   section = config.objective.to_dict()
   section['sar_l1_head'] = built.spec.sar_l1_head
@@ -55,17 +55,20 @@ def objective(
 
 
 def optimizer(
-    config: config_dict.ConfigDict, *, total_steps: int, batch_size: int
+  config: config_dict.ConfigDict, *, total_steps: int, batch_size: int
 ) -> optim.OptimSpec:
   section = config.optim.to_dict()
   warmup = {k: section.pop(k) for k in list(section) if k.startswith('warmup_')}
   section['warmup_learning_rate'] = warmup.pop('warmup_learning_rate')
   section['warmup_steps'] = min(
-      durations.steps(
-          warmup, 'warmup', batch_size=batch_size, total_steps=total_steps,
-          default=0,
-      ),
-      total_steps - 1,
+    durations.steps(
+      warmup,
+      'warmup',
+      batch_size=batch_size,
+      total_steps=total_steps,
+      default=0,
+    ),
+    total_steps - 1,
   )
   section['total_steps'] = total_steps
   return configs.build(optim.OptimSpec, section, key='optim')
@@ -73,8 +76,10 @@ def optimizer(
 
 def total_steps(config: config_dict.ConfigDict, found: Data) -> int:
   steps = durations.steps(
-      config.train, 'total', batch_size=found.batch_size,
-      dataset_size=found.dataset_size,
+    config.train,
+    'total',
+    batch_size=found.batch_size,
+    dataset_size=found.dataset_size,
   )
   if steps is None:
     raise ValueError('set config.train.total_steps, _examples or _epochs.')
@@ -98,20 +103,20 @@ def data(config: config_dict.ConfigDict) -> Data:
       used = tuple(opened[name] for name, _, _ in section.sources)
       if contracts[sensor].kind != contract.Kind.SAR_COMPLEX:
         per_sensor[sensor] = adapt.merged_statistics(
-            contracts[sensor], used, missing_bands=section.missing_bands
+          contracts[sensor], used, missing_bands=section.missing_bands
         )
   streams, size = [], 0
   for section in config.data.streams.values():
     wanted = tuple(contracts[s] for s in section.sensors)
     streams.append(
-        pipeline.Stream(
-            wanted,
-            sources=[(opened[n], split, w) for n, split, w in section.sources],
-            batch_size=section.batch_size,
-            crop=crop,
-            statistics={s: per_sensor.get(s) for s in section.sensors},
-            missing_bands=section.missing_bands,
-        )
+      pipeline.Stream(
+        wanted,
+        sources=[(opened[n], split, w) for n, split, w in section.sources],
+        batch_size=section.batch_size,
+        crop=crop,
+        statistics={s: per_sensor.get(s) for s in section.sensors},
+        missing_bands=section.missing_bands,
+      )
     )
     rows = sum(len(opened[n].source(s)) for n, s, _ in section.sources)
     size += rows * len(wanted)
@@ -120,24 +125,29 @@ def data(config: config_dict.ConfigDict) -> Data:
 
 
 def batches(
-    config: config_dict.ConfigDict,
-    found: Data,
-    *,
-    step: int,
-    host: int,
-    hosts: int,
+  config: config_dict.ConfigDict,
+  found: Data,
+  *,
+  step: int,
+  host: int,
+  hosts: int,
 ) -> Iterator[Any]:
   return pipeline.batches(
-      found.streams, seed=config.seed, step=step, host=host, hosts=hosts,
-      workers=config.data.workers, threads=config.data.threads,
+    found.streams,
+    seed=config.seed,
+    step=step,
+    host=host,
+    hosts=hosts,
+    workers=config.data.workers,
+    threads=config.data.threads,
   )
 
 
 def contract_json(found: Data) -> dict[str, Any]:
   """What travels with a checkpoint: sensors and what normalises them."""
   return {
-      'sensors': {n: s.to_json() for n, s in found.contracts.items()},
-      'statistics': {
-          n: s.to_json() for n, s in found.statistics.items() if s is not None
-      },
+    'sensors': {n: s.to_json() for n, s in found.contracts.items()},
+    'statistics': {
+      n: s.to_json() for n, s in found.statistics.items() if s is not None
+    },
   }

@@ -26,8 +26,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
   for override in overrides:
     if not override.startswith('--config.') and override.startswith('-'):
       raise ValueError(
-          f'unknown option {override!r}; overrides look like '
-          '--config.train.total_steps=100.'
+        f'unknown option {override!r}; overrides look like '
+        '--config.train.total_steps=100.'
       )
   values = flags.FlagValues()
   argv = ['rsfm', f'--config={path}', *overrides]
@@ -56,8 +56,8 @@ def build(cls: type[Spec], section: Mapping[str, Any], *, key: str) -> Spec:
   for name in plain:
     if name not in known:
       raise ValueError(
-          f'config.{key}.{name} is not a key of {cls.__name__}.'
-          + choices.suggest(name, known)
+        f'config.{key}.{name} is not a key of {cls.__name__}.'
+        + choices.suggest(name, known)
       )
   try:
     return cls(**plain)

@@ -23,13 +23,14 @@ from rsfm_jax.sensors import catalogue
 HELP = 'the main job on synthetic scenes, five minutes on two cores'
 TAKES_OVERRIDES = True
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   root = pathlib.Path(__file__).parents[2]
   parser.add_argument('--workdir', default='workdir/demo')
   parser.add_argument(
-      '--config', default=str(root / 'configs/pretrain/ringmoe_tiny.py')
+    '--config', default=str(root / 'configs/pretrain/ringmoe_tiny.py')
   )
-  parser.add_argument('--samples', type=int, default=2400)
+  parser.add_argument('--samples', type=int, default=2000)
   parser.add_argument('--seed', type=int, default=0)
 
 
@@ -41,11 +42,14 @@ def run(args: argparse.Namespace) -> int:
   scenes = _scenes(workdir / 'scenes', args)
   pretrain.train(config, workdir / 'pretrain')
   rows = assess.main_job(
-      workdir / 'pretrain', scenes, sensor='opt', seed=args.seed
+    workdir / 'pretrain', scenes, sensor='opt', seed=args.seed
   )
   assess.summarise(
-      workdir, workdir / 'pretrain', rows, start=start,
-      pictures=dict.fromkeys(scenes.sensors, scenes),
+    workdir,
+    workdir / 'pretrain',
+    rows,
+    start=start,
+    pictures=dict.fromkeys(scenes.sensors, scenes),
   )
   return 0
 
@@ -55,9 +59,9 @@ def _scenes(folder: pathlib.Path, args: argparse.Namespace) -> stores.Store:
     log.info('%s is there already', folder)
     return stores.Store(folder)
   options = samples.Options(
-      sensors=tuple(catalogue.get(name) for name in ringmoe.SENSORS),
-      seed=args.seed,
+    sensors=tuple(catalogue.get(name) for name in ringmoe.SENSORS),
+    seed=args.seed,
   )
   return writing.write(
-      folder, options, args.samples, workers=2, resume=folder.exists()
+    folder, options, args.samples, workers=2, resume=folder.exists()
   )

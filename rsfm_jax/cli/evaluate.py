@@ -17,20 +17,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--store', required=True, help='a labelled store (train, val, test)')
   add('--sensor', default='opt', help='which sensor of the models')
   add(
-      '--checkpoint', action='append', default=[], metavar='[NAME=]PATH',
-      help='a workdir or a model folder; may be repeated',
+    '--checkpoint',
+    action='append',
+    default=[],
+    metavar='[NAME=]PATH',
+    help='a workdir or a model folder; may be repeated',
   )
   add('--which', choices=('params', 'ema'), default='params')
   add(
-      '--protocols', type=_names, default=('linear', 'olmoearth_knn20'),
-      metavar='A,B', help=f'of {", ".join(protocols.names())}',
+    '--protocols',
+    type=_names,
+    default=('linear', 'olmoearth_knn20'),
+    metavar='A,B',
+    help=f'of {", ".join(protocols.names())}',
   )
   add('--stages', type=_names, help='default: all, with embed and final')
   add('--pools', type=_names, default=('mean', 'std'))
   add('--views', choices=('identity', 'd4'), default='identity')
   add(
-      '--baselines', type=_names, default=('raw', 'random_init'),
-      help='raw, random_init, both (default) or none',
+    '--baselines',
+    type=_names,
+    default=('raw', 'random_init'),
+    help='raw, random_init, both (default) or none',
   )
   add('--fit', choices=('native', 'crop', 'resize'), default='native')
   add('--size', type=int, help='pixels, for crop and resize')
@@ -47,24 +55,32 @@ def run(args: argparse.Namespace) -> int:
   named = [_named(text) for text in args.checkpoint]
   opened = [(name, models.open_model(p, which=args.which)) for name, p in named]
   options = {
-      'fit': args.fit, 'size': args.size, 'batch_size': args.batch_size,
-      'missing_bands': args.missing_bands,
+    'fit': args.fit,
+    'size': args.size,
+    'batch_size': args.batch_size,
+    'missing_bands': args.missing_bands,
   }
   first = opened[0][1] if opened else None
   rows: list[rows_lib.Row] = []
   if 'raw' in args.baselines:
     rows += measure.baseline_rows(
-        measure.target(store, args.sensor, first, **options),
-        protocols=args.protocols, seed=args.seed,
+      measure.target(store, args.sensor, first, **options),
+      protocols=args.protocols,
+      seed=args.seed,
     )
   if 'random_init' in args.baselines and first is not None:
     start = measure.random_init(first, seed=args.seed)
     opened.insert(0, ('random init', start))
   for name, one in opened:
     rows += measure.model_rows(
-        one, measure.target(store, args.sensor, one, **options), name=name,
-        protocols=args.protocols, stages=args.stages, pools=args.pools,
-        views=args.views, seed=args.seed,
+      one,
+      measure.target(store, args.sensor, one, **options),
+      name=name,
+      protocols=args.protocols,
+      stages=args.stages,
+      pools=args.pools,
+      views=args.views,
+      seed=args.seed,
     )
   if args.out:
     rows_lib.append(args.out, rows)

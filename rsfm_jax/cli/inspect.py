@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   group.add_argument('--config', help='a file of configs/')
   group.add_argument('--checkpoint', help='a workdir or a model folder')
   parser.add_argument(
-      '--json', action='store_true', help='print one JSON object'
+    '--json', action='store_true', help='print one JSON object'
   )
 
 
@@ -30,15 +30,18 @@ def run(args: argparse.Namespace) -> int:
     opened = models.open_model(args.checkpoint)
     spec = opened.model.spec
     found = accounting.report(spec) | {
-        'content_hash': opened.content_hash, 'step': opened.step,
-        'contract': opened.contract,
+      'content_hash': opened.content_hash,
+      'step': opened.step,
+      'contract': opened.contract,
     }
   if args.json:
     print(json.dumps(found))
     return 0
-  print(f'RingMoE of {", ".join(spec.sensors)}: stages {spec.depths} from '
-        f'{spec.embed_dim}, {spec.specialised} specialised + '
-        f'{spec.collaborative} collaborative + 1 shared experts per block')
+  print(
+    f'RingMoE of {", ".join(spec.sensors)}: stages {spec.depths} from '
+    f'{spec.embed_dim}, {spec.specialised} specialised + '
+    f'{spec.collaborative} collaborative + 1 shared experts per block'
+  )
   for group in ('parameters', 'active_parameters', 'flops_per_image', 'bytes'):
     for name, value in found[group].items():
       print(f'{group + "." + name:32s} {value:>22,}')

@@ -25,20 +25,20 @@ from rsfm_jax.core import memory
 from rsfm_jax.train import loop
 
 VERBS: dict[str, ModuleType] = {
-    'demo': demo,
-    'pretrain': pretrain,
-    'assess': assess,
-    'prune': prune,
-    'evaluate': evaluate,
-    'report': report,
-    'inspect': inspect,
+  'demo': demo,
+  'pretrain': pretrain,
+  'assess': assess,
+  'prune': prune,
+  'evaluate': evaluate,
+  'report': report,
+  'inspect': inspect,
 }
 DATA_VERBS: dict[str, ModuleType] = {
-    'pack': data_pack,
-    'stats': data_stats,
-    'inspect': data_inspect,
-    'synthesize': data_synthesize,
-    'bench': data_bench,
+  'pack': data_pack,
+  'stats': data_stats,
+  'inspect': data_inspect,
+  'synthesize': data_synthesize,
+  'bench': data_bench,
 }
 
 EXIT_BAD_INPUT = 2
@@ -47,9 +47,7 @@ EXIT_BAD_INPUT = 2
 def parser() -> argparse.ArgumentParser:
   """All verbs with their options."""
   top = argparse.ArgumentParser(prog='rsfm', description=rsfm_jax.__doc__)
-  top.add_argument(
-      '--version', action='version', version=rsfm_jax.__version__
-  )
+  top.add_argument('--version', action='version', version=rsfm_jax.__version__)
   verbs = top.add_subparsers(required=True, metavar='VERB')
   for name, module in VERBS.items():
     _add(verbs, name, module)
@@ -95,6 +93,6 @@ def _add(verbs, name: str, module: ModuleType) -> None:
   verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__)
   module.add_arguments(verb)
   verb.set_defaults(
-      run=module.run,
-      takes_overrides=getattr(module, 'TAKES_OVERRIDES', False),
+    run=module.run,
+    takes_overrides=getattr(module, 'TAKES_OVERRIDES', False),
   )

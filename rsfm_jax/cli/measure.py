@@ -52,10 +52,10 @@ class Target(NamedTuple):
 
 
 def target(
-    store: stores.Store,
-    sensor: str,
-    opened: models.Opened | None,
-    **options: Any,
+  store: stores.Store,
+  sensor: str,
+  opened: models.Opened | None,
+  **options: Any,
 ) -> Target:
   """The target of a model; without a model, normalised by its own pixels.
 
@@ -69,16 +69,20 @@ def target(
     choices.check(sensor, opened.sensors, key='--sensor')
     want, words = opened.sensors[sensor], 'pretrained'
     found = opened.statistics.get(sensor)
-  return Target(
-      store, store.folder.name, want, found, words, **options
-  )
+  return Target(store, store.folder.name, want, found, words, **options)
 
 
 def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
   """{'image', 'valid', 'label'} of a split, in order."""
   for batch in pipeline.evaluation_batches(
-      to.store, split, to.sensor, to.batch_size, statistics=to.statistics,
-      fit=to.fit, size=to.size, missing_bands=to.missing_bands,
+    to.store,
+    split,
+    to.sensor,
+    to.batch_size,
+    statistics=to.statistics,
+    fit=to.fit,
+    size=to.size,
+    missing_bands=to.missing_bands,
   ):
     entry = batch[to.sensor.name]
     if 'label' not in entry:
@@ -88,6 +92,7 @@ def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
 
 def encoder(opened: models.Opened, sensor: str):
   """(params, image) -> {stage: map} for one sensor, dropless."""
+
   def encode(params, image):
     out = opened.model.apply(params, {sensor: image}, mode='eval')
     maps = {name: m[sensor] for name, m in out.intermediates.items()}
@@ -108,41 +113,45 @@ def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
 
 
 def model_rows(
-    opened: models.Opened,
-    to: Target,
-    *,
-    name: str,
-    protocols: Sequence[str],
-    stages: Sequence[str] | None = None,
-    pools: Sequence[str] = ('mean', 'std'),
-    views: features_lib.Views = 'identity',
-    seed: int = 0,
+  opened: models.Opened,
+  to: Target,
+  *,
+  name: str,
+  protocols: Sequence[str],
+  stages: Sequence[str] | None = None,
+  pools: Sequence[str] = ('mean', 'std'),
+  views: features_lib.Views = 'identity',
+  seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features."""
   extract = features_lib.Extractor(
-      encoder(opened, to.sensor.name), stages or stage_names(opened),
-      pools=pools, views=views,
+    encoder(opened, to.sensor.name),
+    stages or stage_names(opened),
+    pools=pools,
+    views=views,
   )
   found = {}
   for split in SPLITS:
     found[split] = extract(
-        opened.params, batches(to, split), what=f'{name}, {split}',
-        total=math.ceil(len(to.store.indices(split)) / to.batch_size),
+      opened.params,
+      batches(to, split),
+      what=f'{name}, {split}',
+      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
     )
   return _rows(found, to, name, protocols, opened.content_hash, seed)
 
 
 def baseline_rows(
-    to: Target, *, protocols: Sequence[str], seed: int = 0
+  to: Target, *, protocols: Sequence[str], seed: int = 0
 ) -> list[rows_lib.Row]:
   """Raw band statistics, with and without gradients, by the same probes."""
   out = []
   for name, describe in baselines.BASELINES.items():
     found = {
-        split: features_lib.collect(
-            describe, batches(to, split), what=f'{name}, {split}'
-        )
-        for split in SPLITS
+      split: features_lib.collect(
+        describe, batches(to, split), what=f'{name}, {split}'
+      )
+      for split in SPLITS
     }
     words = name.replace('_', ' ')
     out += _rows(found, to, words, protocols, '', seed)
@@ -150,20 +159,20 @@ def baseline_rows(
 
 
 def images_per_second(
-    opened: models.Opened,
-    sensor: str,
-    *,
-    batch_size: int = 64,
-    repeats: int = 5,
+  opened: models.Opened,
+  sensor: str,
+  *,
+  batch_size: int = 64,
+  repeats: int = 5,
 ) -> float:
   """Median speed of the encoder at its own image size, after a warm-up."""
   spec = opened.model.spec
   channels = spec.channels[spec.sensors.index(sensor)]
   image = np.zeros(
-      (batch_size, spec.image_size, spec.image_size, channels), np.float32
+    (batch_size, spec.image_size, spec.image_size, channels), np.float32
   )
   run = jax.jit(
-      lambda p, x: opened.model.apply(p, {sensor: x}, mode='eval').features
+    lambda p, x: opened.model.apply(p, {sensor: x}, mode='eval').features
   )
   jax.block_until_ready(run(opened.params, image))
   seconds = []
@@ -176,20 +185,30 @@ def images_per_second(
 
 def _rows(found, to, name, protocols, checkpoint, seed):
   return runs.evaluate_features(
-      {split: f.values for split, f in found.items()},
-      {split: f.labels for split, f in found.items()},
-      protocols=protocols, name=name, dataset=to.dataset,
-      classes=len(to.store.classes) if to.store.classes else None,
-      normalisation=to.normalisation, checkpoint=checkpoint,
-      missing_bands=to.missing_bands, seed=seed,
+    {split: f.values for split, f in found.items()},
+    {split: f.labels for split, f in found.items()},
+    protocols=protocols,
+    name=name,
+    dataset=to.dataset,
+    classes=len(to.store.classes) if to.store.classes else None,
+    normalisation=to.normalisation,
+    checkpoint=checkpoint,
+    missing_bands=to.missing_bands,
+    seed=seed,
   )
 
 
 def unlabelled(to: Target, split: str | None) -> Iterator[np.ndarray]:
   """Valid images of a split, batch by batch: f32[B, H, W, C]."""
   for batch in pipeline.evaluation_batches(
-      to.store, split, to.sensor, to.batch_size, statistics=to.statistics,
-      fit=to.fit, size=to.size, missing_bands=to.missing_bands,
+    to.store,
+    split,
+    to.sensor,
+    to.batch_size,
+    statistics=to.statistics,
+    fit=to.fit,
+    size=to.size,
+    missing_bands=to.missing_bands,
   ):
     entry = batch[to.sensor.name]
     yield entry['image'][entry['valid']]

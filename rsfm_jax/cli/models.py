@@ -38,7 +38,7 @@ class Opened(NamedTuple):
 
 
 def open_model(
-    path: str | pathlib.Path, *, which: str = 'params', step: int | None = None
+  path: str | pathlib.Path, *, which: str = 'params', step: int | None = None
 ) -> Opened:
   """Reads a model folder, or the newest good checkpoint of a workdir.
 
@@ -51,25 +51,29 @@ def open_model(
     params, spec, held, at = found.params, found.spec, found.contract, None
   elif (path / 'checkpoints').is_dir():
     loaded = checkpoint.load_params(
-        path / 'checkpoints', step=step, which=which
+      path / 'checkpoints', step=step, which=which
     )
     params, at = loaded.params, loaded.step
     spec, held = loaded.metadata['spec'], loaded.metadata['contract']
   else:
     raise ValueError(
-        f'{path} is neither a model folder nor a workdir with checkpoints.'
+      f'{path} is neither a model folder nor a workdir with checkpoints.'
     )
   model = build.build(build.spec_from_json(spec))
   _check_fit(params, model, path)
   params = jax.tree.map(jax.numpy.asarray, params)
   return Opened(
-      model, params, held,
-      {n: contract.Sensor.from_json(s) for n, s in held['sensors'].items()},
-      {
-          n: statistics.Statistics.from_json(s)
-          for n, s in held['statistics'].items()
-      },
-      checkpoint.content_hash(params), str(path), at,
+    model,
+    params,
+    held,
+    {n: contract.Sensor.from_json(s) for n, s in held['sensors'].items()},
+    {
+      n: statistics.Statistics.from_json(s)
+      for n, s in held['statistics'].items()
+    },
+    checkpoint.content_hash(params),
+    str(path),
+    at,
   )
 
 
@@ -80,7 +84,7 @@ def _check_fit(params, model: build.Model, path: pathlib.Path) -> None:
   if wrong:
     name = wrong[0]
     raise ValueError(
-        f'{path}: {len(wrong)} arrays do not fit the spec; {name} is '
-        f'{have.get(name, "absent")} and should be '
-        f'{want.get(name, "absent")}.'
+      f'{path}: {len(wrong)} arrays do not fit the spec; {name} is '
+      f'{have.get(name, "absent")} and should be '
+      f'{want.get(name, "absent")}.'
     )

@@ -52,70 +52,90 @@ def train(config, workdir: pathlib.Path) -> None:
     found = compose.data(config)
     total = compose.total_steps(config, found)
     log.info(
-        '%s parameters, %d images per step, %d steps',
-        f'{trees.count(built.abstract):,}', found.batch_size, total,
+      '%s parameters, %d images per step, %d steps',
+      f'{trees.count(built.abstract):,}',
+      found.batch_size,
+      total,
     )
     tx = optim.make(
-        compose.optimizer(
-            config, total_steps=total, batch_size=found.batch_size
-        ),
-        built.abstract,
-        global_batch=found.batch_size,
+      compose.optimizer(config, total_steps=total, batch_size=found.batch_size),
+      built.abstract,
+      global_batch=found.batch_size,
     )
     step_fn = steps.make_train_step(
-        compose.objective(config, built).loss, tx,
-        accumulate=config.train.accumulate, ema_decay=config.train.ema_decay,
+      compose.objective(config, built).loss,
+      tx,
+      accumulate=config.train.accumulate,
+      ema_decay=config.train.ema_decay,
     )
     mesh = meshes.make_mesh(**config.mesh)
     key = rng.key_for(config.seed)
     with_ema = config.train.ema_decay is not None
     plan = states.plan(
-        lambda k: steps.init_state(built.init(k), {}, tx, ema=with_ema),
-        rng.named(key, 'init'), mesh=mesh,
-        rules=[('.*', jax.sharding.PartitionSpec())],
+      lambda k: steps.init_state(built.init(k), {}, tx, ema=with_ema),
+      rng.named(key, 'init'),
+      mesh=mesh,
+      rules=[('.*', jax.sharding.PartitionSpec())],
     )
     saved = checkpoint.Checkpoints(
-        workdir / 'checkpoints', keep=config.train.keep
+      workdir / 'checkpoints', keep=config.train.keep
     )
     restored = saved.restore(plan.abstract)
     state = plan.create() if restored is None else restored.state
     start = 0 if restored is None else restored.step
     if start:
       log.info('resuming %s after step %d', workdir, start)
-    _fit(config, workdir, found, built, saved, state, start, total,
-         steps.jit_step(step_fn, state_shardings=plan.shardings), key, mesh)
+    _fit(
+      config,
+      workdir,
+      found,
+      built,
+      saved,
+      state,
+      start,
+      total,
+      steps.jit_step(step_fn, state_shardings=plan.shardings),
+      key,
+      mesh,
+    )
 
 
-def _fit(config, workdir, found, built, saved, state, start, total, step_fn,
-         key, mesh) -> None:
+def _fit(
+  config, workdir, found, built, saved, state, start, total, step_fn, key, mesh
+) -> None:
   every = durations.steps(
-      config.train, 'checkpoint', batch_size=found.batch_size,
-      total_steps=total, default=total,
+    config.train,
+    'checkpoint',
+    batch_size=found.batch_size,
+    total_steps=total,
+    default=total,
   )
   metadata = {
-      'spec': built.spec.to_json(),
-      'contract': compose.contract_json(found),
-      'objective': dataclasses.asdict(
-          compose.objective(config, built).spec
-      ),
+    'spec': built.spec.to_json(),
+    'contract': compose.contract_json(found),
+    'objective': dataclasses.asdict(compose.objective(config, built).spec),
   }
   batches = compose.batches(
-      config, found, step=start, host=jax.process_index(),
-      hosts=jax.process_count(),
+    config,
+    found,
+    step=start,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
   )
   with prefetch.to_device(batches, meshes.batch_sharding(mesh)) as ready:
     loop.fit(
-        state=state, step_fn=step_fn, batches=ready,
-        key=rng.named(key, 'train'), total_steps=total,
-        hooks=[
-            hooks.Metrics(
-                writers.of_run(workdir, after=start),
-                every=config.train.log_steps,
-            ),
-            hooks.StopOnNonfinite(config.train.nonfinite_limit),
-            hooks.Progress(start=start, total_steps=total),
-            hooks.Save(
-                saved, schedule=hooks.Every(every), metadata=metadata
-            ),
-        ],
+      state=state,
+      step_fn=step_fn,
+      batches=ready,
+      key=rng.named(key, 'train'),
+      total_steps=total,
+      hooks=[
+        hooks.Metrics(
+          writers.of_run(workdir, after=start),
+          every=config.train.log_steps,
+        ),
+        hooks.StopOnNonfinite(config.train.nonfinite_limit),
+        hooks.Progress(start=start, total_steps=total),
+        hooks.Save(saved, schedule=hooks.Every(every), metadata=metadata),
+      ],
     )

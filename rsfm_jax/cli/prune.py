@@ -28,17 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--out', required=True, help='model folder to write')
   add('--which', choices=('params', 'ema'), default='params')
   add(
-      '--sensors', type=lambda t: tuple(t.split(',')), metavar='A,B',
-      help='keep what these sensors use (lossless for them); default: all',
+    '--sensors',
+    type=lambda t: tuple(t.split(',')),
+    metavar='A,B',
+    help='keep what these sensors use (lossless for them); default: all',
   )
   add(
-      '--keep', type=float, metavar='SHARE',
-      help='share of collaborative experts to keep, the most used (EP: 0.25)',
+    '--keep',
+    type=float,
+    metavar='SHARE',
+    help='share of collaborative experts to keep, the most used (EP: 0.25)',
   )
   add('--fold', choices=('mean_gate', 'none'), default='mean_gate')
   add(
-      '--dense', choices=('sum', 'mean', 'svd'),
-      help='integrate all experts of one sensor into one FFN per block',
+    '--dense',
+    choices=('sum', 'mean', 'svd'),
+    help='integrate all experts of one sensor into one FFN per block',
   )
   add('--calibration', help='store that usage is measured on')
   add('--split', default='train', help='of the calibration store')
@@ -56,30 +61,35 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError('--keep and --dense need --calibration STORE.')
   store = stores.Store(args.calibration) if needs_usage else None
   small, records = prune(
-      opened, sensors=args.sensors, keep=args.keep, fold=args.fold,
-      dense=args.dense, calibration=store, split=args.split,
-      images=args.images,
+    opened,
+    sensors=args.sensors,
+    keep=args.keep,
+    fold=args.fold,
+    dense=args.dense,
+    calibration=store,
+    split=args.split,
+    images=args.images,
   )
   digest = write(args.out, opened, small, records)
   before, after = trees.count(opened.params), trees.count(small.params)
   print(
-      f'{args.out}: {after:,} of {before:,} parameters, '
-      f'{small.spec.specialised} specialised + {small.spec.collaborative} '
-      f'collaborative + 1 shared experts, {digest[:12]}'
+    f'{args.out}: {after:,} of {before:,} parameters, '
+    f'{small.spec.specialised} specialised + {small.spec.collaborative} '
+    f'collaborative + 1 shared experts, {digest[:12]}'
   )
   return 0
 
 
 def prune(
-    opened: models.Opened,
-    *,
-    sensors: tuple[str, ...] | None = None,
-    keep: float | None = None,
-    fold: surgery.Fold = 'mean_gate',
-    dense: integrate.How | None = None,
-    calibration: stores.Store | None = None,
-    split: str = 'train',
-    images: int = 512,
+  opened: models.Opened,
+  *,
+  sensors: tuple[str, ...] | None = None,
+  keep: float | None = None,
+  fold: surgery.Fold = 'mean_gate',
+  dense: integrate.How | None = None,
+  calibration: stores.Store | None = None,
+  split: str = 'train',
+  images: int = 512,
 ) -> tuple[surgery.Pruned, list[dict]]:
   """Extract, then prune, then integrate; each step is optional."""
   spec = opened.model.spec
@@ -89,14 +99,19 @@ def prune(
   def usage() -> usage_lib.Usage:
     model = build.build(small.spec)
     measured = usage_lib.measure(
-        model.apply, small.params,
-        _calibration(opened, calibration, split, small.spec.sensors, images),
-        sensors=small.spec.sensors,
+      model.apply,
+      small.params,
+      _calibration(opened, calibration, split, small.spec.sensors, images),
+      sensors=small.spec.sensors,
     )
-    records.append({
-        'operation': 'calibrate', 'store': str(calibration.folder),
-        'split': split, 'usage': measured.to_json(),
-    })
+    records.append(
+      {
+        'operation': 'calibrate',
+        'store': str(calibration.folder),
+        'split': split,
+        'usage': measured.to_json(),
+      }
+    )
     return measured
 
   if keep is not None:
@@ -105,14 +120,16 @@ def prune(
       measured = usage()
       present = np.flatnonzero(measured.images).tolist()
       small = surgery.prune_collaborative(
-          small.spec, small.params,
-          surgery.most_used(measured, present, keep=count),
-          measured=measured, fold=fold,
+        small.spec,
+        small.params,
+        surgery.most_used(measured, present, keep=count),
+        measured=measured,
+        fold=fold,
       )
       records.append(small.record)
   if dense is not None:
     small = integrate.integrate(
-        small.spec, small.params, measured=usage(), how=dense
+      small.spec, small.params, measured=usage(), how=dense
     )
     records.append(small.record)
   return small, records
@@ -122,39 +139,44 @@ def write(out, opened: models.Opened, small: surgery.Pruned, records) -> str:
   """The pruned model as a complete folder; returns its content hash."""
   kept = small.spec.sensors
   held = {
-      part: {s: v for s, v in opened.contract[part].items() if s in kept}
-      for part in ('sensors', 'statistics')
+    part: {s: v for s, v in opened.contract[part].items() if s in kept}
+    for part in ('sensors', 'statistics')
   }
   return folders.save(
-      pathlib.Path(out), small.params, spec=small.spec.to_json(),
-      contract=held,
-      record={
-          'parent': opened.path, 'parent_hash': opened.content_hash,
-          'parent_step': opened.step, 'steps': records,
-      },
+    pathlib.Path(out),
+    small.params,
+    spec=small.spec.to_json(),
+    contract=held,
+    record={
+      'parent': opened.path,
+      'parent_hash': opened.content_hash,
+      'parent_step': opened.step,
+      'steps': records,
+    },
   )
 
 
 def as_opened(
-    opened: models.Opened, small: surgery.Pruned, path: str
+  opened: models.Opened, small: surgery.Pruned, path: str
 ) -> models.Opened:
   """A pruned model in memory, ready to run."""
   return opened._replace(
-      model=build.build(small.spec),
-      params=jax.tree.map(jax.numpy.asarray, small.params),
-      content_hash=checkpoint.content_hash(small.params), path=path,
+    model=build.build(small.spec),
+    params=jax.tree.map(jax.numpy.asarray, small.params),
+    content_hash=checkpoint.content_hash(small.params),
+    path=path,
   )
 
 
 def _calibration(
-    opened: models.Opened, store, split, sensors, limit
+  opened: models.Opened, store, split, sensors, limit
 ) -> Iterator[dict[str, np.ndarray]]:
   """Images of every kept sensor that the store holds, one at a time."""
   for sensor in sensors:
     if sensor not in store.sensors:
       continue
     to = measure.target(
-        store, sensor, opened, missing_bands='mask', batch_size=64
+      store, sensor, opened, missing_bands='mask', batch_size=64
     )
     seen = 0
     for batch in measure.unlabelled(to, split):

@@ -35,8 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--workdir', required=True, help='of a pre-training run')
   add(
-      '--store', action='append', default=[], metavar='SENSOR=STORE',
-      help='images for reconstructions and feature maps; may be repeated',
+    '--store',
+    action='append',
+    default=[],
+    metavar='SENSOR=STORE',
+    help='images for reconstructions and feature maps; may be repeated',
   )
   add('--out', help='default: WORKDIR/report.html')
 
@@ -46,8 +49,11 @@ def run(args: argparse.Namespace) -> int:
   opened = models.open_model(workdir)
   out = pathlib.Path(args.out or workdir / 'report.html')
   write(
-      out, workdir, opened, stores_of(args.store),
-      summary=f'Run of {workdir.name}.',
+    out,
+    workdir,
+    opened,
+    stores_of(args.store),
+    summary=f'Run of {workdir.name}.',
   )
   print(out)
   return 0
@@ -69,13 +75,13 @@ def stores_of(texts: Sequence[str]) -> dict[str, stores.Store]:
 
 
 def write(
-    out: pathlib.Path,
-    workdir: pathlib.Path,
-    opened: models.Opened,
-    by_sensor: Mapping[str, stores.Store],
-    *,
-    summary: str,
-    facts: Mapping[str, str] | None = None,
+  out: pathlib.Path,
+  workdir: pathlib.Path,
+  opened: models.Opened,
+  by_sensor: Mapping[str, stores.Store],
+  *,
+  summary: str,
+  facts: Mapping[str, str] | None = None,
 ) -> None:
   """Composes the page from what the workdir holds."""
   history = writers.read(workdir / 'metrics.jsonl')
@@ -87,64 +93,73 @@ def write(
     points = files.read_json(workdir / PRUNED)
   environment = files.read_json(workdir / 'environment.json')['starts'][-1]
   report.write_report(
-      out,
-      [
-          report.Section(
-              title='Results', items=[tables.html_table(rows)] if rows else [],
-              text='Frozen features, probed; bars are 95 % bootstrap intervals '
-              'over the test samples.',
+    out,
+    [
+      report.Section(
+        title='Results',
+        items=[tables.html_table(rows)] if rows else [],
+        text='Frozen features, probed; bars are 95 % bootstrap intervals '
+        'over the test samples.',
+      ),
+      report.Section(
+        title='Pruning',
+        items=[pruning_curve.figure(points)] if points else [],
+        text='Parameters, accuracy and speed of the pruned models.',
+      ),
+      report.Section(
+        title='Reconstructions',
+        items=_reconstructions(opened, by_sensor),
+        text='Masked input, input and prediction; complex SAR as total '
+        'power in dB.',
+      ),
+      report.Section(
+        title='Features',
+        items=_features(opened, by_sensor),
+        text='The three leading principal components as colours.',
+      ),
+      report.Section(title='Routing', items=_routing(opened, history)),
+      report.Section(
+        title='Training',
+        items=[
+          curves.figure(history, panels=curves.TRAINING),
+          curves.figure(history, panels=curves.ROUTING),
+        ],
+      ),
+      report.Section(
+        title='Config and environment',
+        items=[
+          report.json_block(
+            'config.json', files.read_json(workdir / 'config.json')
           ),
-          report.Section(
-              title='Pruning',
-              items=[pruning_curve.figure(points)] if points else [],
-              text='Parameters, accuracy and speed of the pruned models.',
-          ),
-          report.Section(
-              title='Reconstructions',
-              items=_reconstructions(opened, by_sensor),
-              text='Masked input, input and prediction; complex SAR as total '
-              'power in dB.',
-          ),
-          report.Section(
-              title='Features', items=_features(opened, by_sensor),
-              text='The three leading principal components as colours.',
-          ),
-          report.Section(title='Routing', items=_routing(opened, history)),
-          report.Section(
-              title='Training',
-              items=[
-                  curves.figure(history, panels=curves.TRAINING),
-                  curves.figure(history, panels=curves.ROUTING),
-              ],
-          ),
-          report.Section(
-              title='Config and environment',
-              items=[
-                  report.json_block(
-                      'config.json', files.read_json(workdir / 'config.json')
-                  ),
-                  report.json_block('environment', environment),
-              ],
-          ),
-      ],
-      title=f'RingMoE: {workdir.name}', summary=summary, facts=facts,
+          report.json_block('environment', environment),
+        ],
+      ),
+    ],
+    title=f'RingMoE: {workdir.name}',
+    summary=summary,
+    facts=facts,
   )
 
 
 def _images(
-    opened: models.Opened, store: stores.Store, sensor: str, count: int
+  opened: models.Opened, store: stores.Store, sensor: str, count: int
 ) -> np.ndarray:
   """The first images of a store at the model's own size, normalised."""
   spec = opened.model.spec
   to = measure.target(
-      store, sensor, opened, fit='crop', size=spec.image_size,
-      missing_bands='mask', batch_size=count,
+    store,
+    sensor,
+    opened,
+    fit='crop',
+    size=spec.image_size,
+    missing_bands='mask',
+    batch_size=count,
   )
   return next(measure.unlabelled(to, None))
 
 
 def _reconstructions(
-    opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+  opened: models.Opened, by_sensor: Mapping[str, stores.Store]
 ) -> list[Any]:
   spec = opened.model.spec
   if not spec.decoders:
@@ -154,19 +169,21 @@ def _reconstructions(
   for sensor, store in by_sensor.items():
     images = _images(opened, store, sensor, 8)
     masks = masks_lib.random_masks(
-        rng.named(rng.key_for(0), 'report', sensor), len(images), side=side,
-        ratio=0.6,
+      rng.named(rng.key_for(0), 'report', sensor),
+      len(images),
+      side=side,
+      ratio=0.6,
     )
     predicted = jax.jit(
-        lambda p, x, m, s=sensor: opened.model.apply(
-            p, {s: x}, masks={s: m}
-        ).reconstruction[s]
+      lambda p, x, m, s=sensor: opened.model.apply(
+        p, {s: x}, masks={s: m}
+      ).reconstruction[s]
     )(opened.params, images, masks)
     shown, predicted = _displayed(opened, sensor, images, np.asarray(predicted))
     figures.append(
-        reconstructions.figure(
-            shown, np.asarray(masks), predicted, sensor=opened.sensors[sensor]
-        )
+      reconstructions.figure(
+        shown, np.asarray(masks), predicted, sensor=opened.sensors[sensor]
+      )
     )
   return figures
 
@@ -177,20 +194,20 @@ def _displayed(opened, sensor, images, predicted):
     found = opened.statistics[sensor]
     channels = images.shape[-1]
     return (
-        statistics.denormalise(images, found),
-        statistics.denormalise(predicted[..., :channels], found),
+      statistics.denormalise(images, found),
+      statistics.denormalise(predicted[..., :channels], found),
     )
   if opened.model.spec.sar_l1_head == 'iq_l1':
     return images, predicted
   pairs = np.abs(images).reshape(*images.shape[:-1], -1, 2).max((1, 2, 4)) > 0
   valid = pairs.sum(-1)[:, None, None, None]
   return images, np.maximum(
-      np.exp(predicted) - power.LOG_FLOOR, 0
+    np.exp(predicted) - power.LOG_FLOOR, 0
   ) * np.maximum(valid, 1)
 
 
 def _features(
-    opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+  opened: models.Opened, by_sensor: Mapping[str, stores.Store]
 ) -> list[Any]:
   figures = []
   names = measure.stage_names(opened)
@@ -201,13 +218,13 @@ def _features(
     shown, _ = _displayed(opened, sensor, images, images)
     chosen = {n: np.asarray(maps[n]) for n in (names[1], names[-2])}
     figures.append(
-        feature_maps.figure(shown, chosen, sensor=opened.sensors[sensor])
+      feature_maps.figure(shown, chosen, sensor=opened.sensors[sensor])
     )
   return figures
 
 
 def _routing(
-    opened: models.Opened, history: Sequence[Mapping[str, Any]]
+  opened: models.Opened, history: Sequence[Mapping[str, Any]]
 ) -> list[Any]:
   spec = opened.model.spec
   found = routing.recent(history)
@@ -218,13 +235,14 @@ def _routing(
     load = found[f'{branch}_load']
     if load.shape[-1]:
       items.append(
-          routing.load(load, sensors=spec.sensors, title=f'{branch} experts')
+        routing.load(load, sensors=spec.sensors, title=f'{branch} experts')
       )
   items.append(
-      routing.by_layer(
-          found['entropy'][..., 1], sensors=spec.sensors,
-          experts=spec.collaborative,
-          mutual_information=found.get('mutual_information'),
-      )
+    routing.by_layer(
+      found['entropy'][..., 1],
+      sensors=spec.sensors,
+      experts=spec.collaborative,
+      mutual_information=found.get('mutual_information'),
+    )
   )
   return items

@@ -19,7 +19,7 @@ def check(given: str, allowed: Iterable[str], *, key: str) -> str:
   allowed = list(allowed)
   if given not in allowed:
     raise ValueError(
-        f'{key}={given!r} is not allowed; choose one of {allowed}.'
-        + suggest(given, allowed)
+      f'{key}={given!r} is not allowed; choose one of {allowed}.'
+      + suggest(given, allowed)
     )
   return given

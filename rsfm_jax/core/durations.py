@@ -9,13 +9,13 @@ UNITS = ('steps', 'examples', 'epochs', 'percent')
 
 
 def steps(
-    section: Mapping[str, object],
-    name: str,
-    *,
-    batch_size: int,
-    dataset_size: int | None = None,
-    total_steps: int | None = None,
-    default: int | None = None,
+  section: Mapping[str, object],
+  name: str,
+  *,
+  batch_size: int,
+  dataset_size: int | None = None,
+  total_steps: int | None = None,
+  default: int | None = None,
 ) -> int | None:
   """Resolves e.g. `warmup_percent=5` to a number of steps (rounded up).
 
@@ -32,21 +32,21 @@ def steps(
     ValueError: two units are set, or a needed size is missing.
   """
   given = {
-      unit: section[f'{name}_{unit}']
-      for unit in UNITS
-      if section.get(f'{name}_{unit}') is not None
+    unit: section[f'{name}_{unit}']
+    for unit in UNITS
+    if section.get(f'{name}_{unit}') is not None
   }
   if not given:
     return default
   if len(given) > 1:
     keys = [f'{name}_{unit}' for unit in given]
     raise ValueError(f'Set only one of {keys}.')
-  (unit, value), = given.items()
+  ((unit, value),) = given.items()
   per_unit = {
-      'steps': 1.0,
-      'examples': 1.0 / batch_size,
-      'epochs': dataset_size and dataset_size / batch_size,
-      'percent': total_steps and total_steps / 100.0,
+    'steps': 1.0,
+    'examples': 1.0 / batch_size,
+    'epochs': dataset_size and dataset_size / batch_size,
+    'percent': total_steps and total_steps / 100.0,
   }[choices.check(unit, UNITS, key=name)]
   if not per_unit:
     needs = 'dataset_size' if unit == 'epochs' else 'total_steps'

@@ -72,8 +72,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     except BlockingIOError:
       file.seek(0)
       raise RuntimeError(
-          f'{folder} is in use by process {file.read().strip() or "?"}; '
-          'wait for it or choose another --workdir.'
+        f'{folder} is in use by process {file.read().strip() or "?"}; '
+        'wait for it or choose another --workdir.'
       ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -9,12 +9,12 @@ import tqdm
 
 
 def bar(
-    iterable: Iterable[Any] | None = None,
-    *,
-    total: int | None = None,
-    what: str,
-    unit: str = 'it',
-    initial: int = 0,
+  iterable: Iterable[Any] | None = None,
+  *,
+  total: int | None = None,
+  what: str,
+  unit: str = 'it',
+  initial: int = 0,
 ) -> tqdm.tqdm:
   """A tqdm bar named `what`.
 
@@ -23,12 +23,12 @@ def bar(
   """
   live = sys.stderr.isatty()
   return tqdm.tqdm(
-      iterable,
-      total=total,
-      desc=what,
-      unit=unit,
-      initial=initial,
-      mininterval=0.2 if live else 10.0,
-      dynamic_ncols=live,
-      disable=os.environ.get('RSFM_PROGRESS') == '0',
+    iterable,
+    total=total,
+    desc=what,
+    unit=unit,
+    initial=initial,
+    mininterval=0.2 if live else 10.0,
+    dynamic_ncols=live,
+    disable=os.environ.get('RSFM_PROGRESS') == '0',
   )

@@ -48,14 +48,16 @@ def names(tree: Tree) -> Tree:
 def map_named(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
   """`fn(name, leaf, *other_leaves)` over all leaves of a nested dict."""
   others = [flatten(other) for other in rest]
-  return unflatten({
+  return unflatten(
+    {
       name: fn(name, leaf, *(other[name] for other in others))
       for name, leaf in flatten(tree).items()
-  })
+    }
+  )
 
 
 def match_rules(
-    tree: Tree, rules: Sequence[tuple[str, Any]], *, what: str
+  tree: Tree, rules: Sequence[tuple[str, Any]], *, what: str
 ) -> Tree:
   """Gives every leaf the value of the first rule that fully matches its name.
 
@@ -79,8 +81,8 @@ def match_rules(
       unmatched.append(name)
   if unmatched:
     raise ValueError(
-        f'{what}: no rule matches {unmatched[:5]} ({len(unmatched)} leaves); '
-        "add a rule, or ('.*', ...) as the last one."
+      f'{what}: no rule matches {unmatched[:5]} ({len(unmatched)} leaves); '
+      "add a rule, or ('.*', ...) as the last one."
     )
   unused = [pattern for (pattern, _), seen in zip(rules, used) if not seen]
   if unused:
@@ -96,6 +98,6 @@ def count(tree: Tree) -> int:
 def bytes_of(tree: Tree) -> int:
   """The number of bytes over all leaves (arrays or abstract arrays)."""
   return sum(
-      math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-      for leaf in jax.tree.leaves(tree)
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree.leaves(tree)
   )

@@ -34,12 +34,12 @@ class Exported(NamedTuple):
 
 
 def save(
-    folder: files.Path,
-    params: Tree,
-    *,
-    spec: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    record: Mapping[str, Any],
+  folder: files.Path,
+  params: Tree,
+  *,
+  spec: Mapping[str, Any],
+  contract: Mapping[str, Any],
+  record: Mapping[str, Any],
 ) -> str:
   """Writes a model folder; the weights come last, so that it is whole or not.
 
@@ -60,8 +60,7 @@ def save(
   if saved := checkpoint.steps(folder / 'checkpoints'):
     # Saving step 0 among them would remove the others.
     raise ValueError(
-        f'{folder} holds the checkpoints {saved} of a run; choose another '
-        '--out.'
+      f'{folder} holds the checkpoints {saved} of a run; choose another --out.'
     )
   try:
     return _write(folder, params, spec, contract, record)
@@ -73,20 +72,20 @@ def save(
 def _write(folder, params, spec, contract, record) -> str:
   digest = checkpoint.content_hash(params)
   arrays = {
-      name: np.asarray(jax.device_get(leaf), order='C')
-      for name, leaf in trees.flatten(params).items()
+    name: np.asarray(jax.device_get(leaf), order='C')
+    for name, leaf in trees.flatten(params).items()
   }
   for name, array in arrays.items():
     if array.dtype.kind not in 'biuf':
       # safetensors would write bfloat16 from NumPy, but not read it back.
       raise ValueError(
-          f'{name} is {array.dtype}; a model folder holds NumPy types, such '
-          'as float32.'
+        f'{name} is {array.dtype}; a model folder holds NumPy types, such '
+        'as float32.'
       )
   orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
   state = {
-      'params': params,
-      'step': np.zeros((), np.int32),
+    'params': params,
+    'step': np.zeros((), np.int32),
   }
   orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
   orbax.wait()
@@ -94,14 +93,14 @@ def _write(folder, params, spec, contract, record) -> str:
   files.write_json(folder / 'spec.json', dict(spec))
   files.write_json(folder / 'contract.json', dict(contract))
   files.write_json(
-      folder / 'record.json', dict(record) | {'content_hash': digest}
+    folder / 'record.json', dict(record) | {'content_hash': digest}
   )
   data = safetensors.numpy.save(
-      arrays,
-      metadata={
-          'spec': json.dumps(dict(spec)),
-          'contract': json.dumps(dict(contract)),
-      },
+    arrays,
+    metadata={
+      'spec': json.dumps(dict(spec)),
+      'contract': json.dumps(dict(contract)),
+    },
   )
   files.write_bytes(folder / WEIGHTS, data)
   return digest
@@ -126,14 +125,14 @@ def load(folder: files.Path) -> Exported:
     raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from error
   params = trees.unflatten(flat)
   spec, contract, record = (
-      _read(folder / name)
-      for name in ('spec.json', 'contract.json', 'record.json')
+    _read(folder / name)
+    for name in ('spec.json', 'contract.json', 'record.json')
   )
   # safetensors does not notice flipped bits of the weights.
   if checkpoint.content_hash(params) != record.get('content_hash'):
     raise ValueError(
-        f'{folder / WEIGHTS} is damaged: its content is not what record.json '
-        'says was saved.'
+      f'{folder / WEIGHTS} is damaged: its content is not what record.json '
+      'says was saved.'
     )
   return Exported(params, spec, contract, record)
 

@@ -21,10 +21,10 @@ def report(spec: ringmoe.RingMoESpec) -> dict[str, Any]:
   total = trees.count(build.build(spec).abstract)
   encoder = trees.count(encoder_spec_params(spec))
   return {
-      'parameters': {'encoder': encoder, 'total': total},
-      'active_parameters': {s: active(spec, s) for s in spec.sensors},
-      'flops_per_image': {s: flops(spec, s) for s in spec.sensors},
-      'bytes': {'parameters': 4 * total, 'train_state': 16 * total},
+    'parameters': {'encoder': encoder, 'total': total},
+    'active_parameters': {s: active(spec, s) for s in spec.sensors},
+    'flops_per_image': {s: flops(spec, s) for s in spec.sensors},
+    'bytes': {'parameters': 4 * total, 'train_state': 16 * total},
   }
 
 
@@ -37,14 +37,14 @@ def active(spec: ringmoe.RingMoESpec, sensor: str) -> int:
   """Encoder parameters that one image of a sensor uses."""
   channels = spec.channels[spec.sensors.index(sensor)]
   alone = dataclasses.replace(
-      spec, sensors=(sensor,), channels=(channels,), decoders=False
+    spec, sensors=(sensor,), channels=(channels,), decoders=False
   )
   idle = sum(
-      max(experts - spec.choices, 0)
-      for experts in (spec.specialised, spec.collaborative)
+    max(experts - spec.choices, 0)
+    for experts in (spec.specialised, spec.collaborative)
   )
   return trees.count(build.build(alone).abstract) - idle * sum(
-      depth * expert_size(spec, i) for i, depth in enumerate(spec.depths)
+    depth * expert_size(spec, i) for i, depth in enumerate(spec.depths)
   )
 
 

@@ -35,7 +35,7 @@ def build(spec: Any) -> Model:
   module = next(m for s, m in MODELS.values() if isinstance(spec, s))
   make = functools.partial(module, spec)
   graphdef, state = nnx.split(
-      nnx.eval_shape(lambda: make(key=jax.random.key(0)))
+    nnx.eval_shape(lambda: make(key=jax.random.key(0)))
   )
 
   def init(key: jax.Array) -> Any:

@@ -100,27 +100,27 @@ class RingMoESpec:
       object.__setattr__(self, field, tuple(getattr(self, field)))
     if len(self.channels) != len(self.sensors):
       raise ValueError(
-          f'model.channels={self.channels} needs one entry per sensor of '
-          f'{self.sensors}.'
+        f'model.channels={self.channels} needs one entry per sensor of '
+        f'{self.sensors}.'
       )
     if len(self.heads) != len(self.depths):
       raise ValueError(
-          f'model.heads={self.heads} needs one entry per stage of '
-          f'model.depths={self.depths}.'
+        f'model.heads={self.heads} needs one entry per stage of '
+        f'model.depths={self.depths}.'
       )
     stride = self.patch_size * 2 ** (len(self.depths) - 1)
     if self.image_size % stride:
       raise ValueError(
-          f'model.image_size={self.image_size} is not a multiple of '
-          f'{stride} (patch size times merges).'
+        f'model.image_size={self.image_size} is not a multiple of '
+        f'{stride} (patch size times merges).'
       )
     for key, allowed in (
-        ('attention', ('v1_bias', 'v2_cosine')),
-        ('gate', ('prob', 'normalised')),
-        ('balance_scope', ('mixed', 'per_sensor')),
-        ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
-        ('remat', ('none', *swin.REMAT_POLICIES)),
-        ('dtype', ('float32', 'bfloat16')),
+      ('attention', ('v1_bias', 'v2_cosine')),
+      ('gate', ('prob', 'normalised')),
+      ('balance_scope', ('mixed', 'per_sensor')),
+      ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
+      ('remat', ('none', *swin.REMAT_POLICIES)),
+      ('dtype', ('float32', 'bfloat16')),
     ):
       choices_lib.check(getattr(self, key), allowed, key=f'model.{key}')
 
@@ -177,36 +177,45 @@ class RingMoE(nnx.Module):
   def __init__(self, spec: RingMoESpec, *, key: Array):
     dim, std = spec.embed_dim, spec.init_std
     self.spec = spec
-    self.embed = nnx.Dict({
+    self.embed = nnx.Dict(
+      {
         sensor: patches.PatchEmbed(
-            c, dim, spec.patch_size, key=rng.named(key, 'embed', sensor),
-            std=std,
+          c,
+          dim,
+          spec.patch_size,
+          key=rng.named(key, 'embed', sensor),
+          std=std,
         )
         for sensor, c in zip(spec.sensors, spec.channels, strict=True)
-    })
+      }
+    )
     self.mask_token = nnx.Param(
-        linear.truncated_normal(rng.named(key, 'mask_token'), (1, dim))[0]
+      linear.truncated_normal(rng.named(key, 'mask_token'), (1, dim))[0]
     )
     for i in range(len(spec.depths)):
       name = f'stage_{i}'
       setattr(self, name, _make_stage(spec, i, key=rng.named(key, name)))
     last = dim * 2 ** (len(spec.depths) - 1)
     self.norm = linear.LayerNorm(last)
-    self.decoder = nnx.Dict({
+    self.decoder = nnx.Dict(
+      {
         sensor: linear.Dense(
-            last, spec.stride**2 * spec.decoder_channels(sensor),
-            key=rng.named(key, 'decoder', sensor), std=std and 0.01,
+          last,
+          spec.stride**2 * spec.decoder_channels(sensor),
+          key=rng.named(key, 'decoder', sensor),
+          std=std and 0.01,
         )
         for sensor in (spec.sensors if spec.decoders else ())
-    })
+      }
+    )
 
   def __call__(
-      self,
-      images: Images,
-      *,
-      masks: Images | None = None,
-      mode: Literal['train', 'eval'] = 'eval',
-      engine: experts.Engine | None = None,
+    self,
+    images: Images,
+    *,
+    masks: Images | None = None,
+    mode: Literal['train', 'eval'] = 'eval',
+    engine: experts.Engine | None = None,
   ) -> Output:
     """Encodes the sensors that are present, and decodes if it can.
 
@@ -221,23 +230,26 @@ class RingMoE(nnx.Module):
     present = self._check(images)
     x = jnp.concatenate([self._tokens(images, masks, s) for s in present])
     segments = tuple(
-        rmoe.Segment(spec.sensors.index(s), len(images[s])) for s in present
+      rmoe.Segment(spec.sensors.index(s), len(images[s])) for s in present
     )
     options = experts.Options(
-        engine=engine or ('capacity' if mode == 'train' else 'dropless'),
-        choices=spec.choices,
-        gate=spec.gate,
-        capacity_factor=spec.capacity_factor,
-        balance_scale=spec.balance_scale,
+      engine=engine or ('capacity' if mode == 'train' else 'dropless'),
+      choices=spec.choices,
+      gate=spec.gate,
+      capacity_factor=spec.capacity_factor,
+      balance_scale=spec.balance_scale,
     )
-    split = lambda y: _split(y, images, present)  # noqa: E731
+    split = lambda y: _split(y, images, present)
     intermediates = {'embed': split(x)}
     auxes = []
     for i in range(len(spec.depths)):
       stage = getattr(self, f'stage_{i}')
       x, aux = stage(
-          x, segments=segments, options=options, groups=spec.routing_groups,
-          scope=spec.balance_scope,
+        x,
+        segments=segments,
+        options=options,
+        groups=spec.routing_groups,
+        scope=spec.balance_scope,
       )
       auxes.append(aux)
       intermediates[f'stage_{i}'] = split(x)
@@ -247,10 +259,10 @@ class RingMoE(nnx.Module):
     reconstruction = None
     if spec.decoders:
       reconstruction = {
-          s: patches.depth_to_space(
-              self.decoder[s](features[s]), spec.stride
-          ).astype(jnp.float32)
-          for s in present
+        s: patches.depth_to_space(
+          self.decoder[s](features[s]), spec.stride
+        ).astype(jnp.float32)
+        for s in present
       }
     aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes)
     return Output(features, intermediates, reconstruction, aux)
@@ -261,7 +273,7 @@ class RingMoE(nnx.Module):
     sizes = {image.shape[1:3] for image in images.values()}
     if len(sizes) != 1:
       raise ValueError(
-          f'All sensors of a batch need one image size, not {sorted(sizes)}.'
+        f'All sensors of a batch need one image size, not {sorted(sizes)}.'
       )
     return [s for s in self.spec.sensors if s in images]
 
@@ -273,8 +285,8 @@ class RingMoE(nnx.Module):
       image = jnp.repeat(image, channels, axis=-1)
     if image.shape[-1] != channels:
       raise ValueError(
-          f'{sensor}: the image has {image.shape[-1]} bands, the model takes '
-          f'{channels}.'
+        f'{sensor}: the image has {image.shape[-1]} bands, the model takes '
+        f'{channels}.'
       )
     x = self.embed[sensor](image)
     if masks is None:
@@ -283,47 +295,56 @@ class RingMoE(nnx.Module):
     repeat = x.shape[1] // mask.shape[1]
     if x.shape[1:3] != (repeat * mask.shape[1], repeat * mask.shape[2]):
       raise ValueError(
-          f'{sensor}: a mask of {mask.shape[1]} x {mask.shape[2]} units does '
-          f'not fit {x.shape[1]} x {x.shape[2]} tokens; objective.mask_unit '
-          'must be a multiple of model.patch_size.'
+        f'{sensor}: a mask of {mask.shape[1]} x {mask.shape[2]} units does '
+        f'not fit {x.shape[1]} x {x.shape[2]} tokens; objective.mask_unit '
+        'must be a multiple of model.patch_size.'
       )
     mask = jnp.repeat(jnp.repeat(mask, repeat, 1), repeat, 2)[..., None]
     token = self.mask_token[...].astype(x.dtype).reshape(1, 1, 1, -1)
     return jnp.where(mask, token, x)
 
 
-def _make_stage(
-    spec: RingMoESpec, index: int, *, key: Array
-) -> swin.SwinStage:
+def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
   """Blocks of one resolution and, but for the last, the merging after it."""
   dim = spec.embed_dim * 2**index
   grid = spec.image_size // spec.patch_size // 2**index
 
   def make_block(block_key: Array) -> swin.SwinBlock:
     ffn = rmoe.RMoE(
-        dim, int(dim * spec.mlp_ratio), sensors=len(spec.sensors),
-        specialised=spec.specialised, collaborative=spec.collaborative,
-        key=rng.named(block_key, 'ffn'), std=spec.init_std,
+      dim,
+      int(dim * spec.mlp_ratio),
+      sensors=len(spec.sensors),
+      specialised=spec.specialised,
+      collaborative=spec.collaborative,
+      key=rng.named(block_key, 'ffn'),
+      std=spec.init_std,
     )
     attend = attention_lib.WindowAttention(
-        dim, spec.heads[index], min(spec.window, grid), kind=spec.attention,
-        key=rng.named(block_key, 'attention'), std=spec.init_std,
+      dim,
+      spec.heads[index],
+      min(spec.window, grid),
+      kind=spec.attention,
+      key=rng.named(block_key, 'attention'),
+      std=spec.init_std,
     )
     return swin.SwinBlock(attend, ffn, dim=dim, gain=spec.norm_gain)
 
   last = index == len(spec.depths) - 1
   return swin.SwinStage(
-      make_block, spec.depths[index], key=rng.named(key, 'blocks'),
-      merge=None if last else patches.PatchMerging(
-          dim, key=rng.named(key, 'merge'), std=spec.init_std
-      ),
-      remat=spec.remat, unroll=spec.unroll,
+    make_block,
+    spec.depths[index],
+    key=rng.named(key, 'blocks'),
+    merge=None
+    if last
+    else patches.PatchMerging(
+      dim, key=rng.named(key, 'merge'), std=spec.init_std
+    ),
+    remat=spec.remat,
+    unroll=spec.unroll,
   )
 
 
-def _split(
-    x: Array, images: Images, present: list[str]
-) -> dict[str, Array]:
+def _split(x: Array, images: Images, present: list[str]) -> dict[str, Array]:
   """Cuts a batch of all sensors into {sensor: its images}."""
   out, start = {}, 0
   for sensor in present:

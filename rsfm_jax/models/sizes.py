@@ -9,22 +9,42 @@ from rsfm_jax.models import ringmoe
 # 192 px, patch 4, window 12, every expert at ratio 4). The others are ours:
 # `tiny` follows what was measured to learn on two CPU cores.
 RINGMOE: dict[str, dict[str, Any]] = {
-    'tiny': dict(
-        image_size=32, patch_size=2, embed_dim=32, depths=(2, 2, 6),
-        heads=(2, 4, 8), window=8, mlp_ratio=2.0, norm_gain=0.3, init_std=None,
-    ),
-    'small': dict(
-        image_size=96, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2),
-        heads=(3, 6, 12, 24), window=6,
-    ),
-    'base': dict(
-        image_size=192, patch_size=4, embed_dim=128, depths=(2, 2, 18, 2),
-        heads=(4, 8, 16, 32), window=12,
-    ),
-    'giant': dict(
-        image_size=192, patch_size=4, embed_dim=448, depths=(2, 2, 18, 2),
-        heads=(14, 28, 56, 112), window=12, attention='v1_bias',
-    ),
+  'tiny': dict(
+    image_size=32,
+    patch_size=2,
+    embed_dim=32,
+    depths=(2, 2, 6),
+    heads=(2, 4, 8),
+    window=8,
+    mlp_ratio=2.0,
+    norm_gain=0.3,
+    init_std=None,
+  ),
+  'small': dict(
+    image_size=96,
+    patch_size=4,
+    embed_dim=96,
+    depths=(2, 2, 6, 2),
+    heads=(3, 6, 12, 24),
+    window=6,
+  ),
+  'base': dict(
+    image_size=192,
+    patch_size=4,
+    embed_dim=128,
+    depths=(2, 2, 18, 2),
+    heads=(4, 8, 16, 32),
+    window=12,
+  ),
+  'giant': dict(
+    image_size=192,
+    patch_size=4,
+    embed_dim=448,
+    depths=(2, 2, 18, 2),
+    heads=(14, 28, 56, 112),
+    window=12,
+    attention='v1_bias',
+  ),
 }
 
 

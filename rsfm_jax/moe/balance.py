@@ -31,10 +31,10 @@ class Usage(NamedTuple):
 
 
 def balance_loss(
-    routing: routing_lib.Routing,
-    groups: routing_lib.TokenGroups,
-    *,
-    scale: float,
+  routing: routing_lib.Routing,
+  groups: routing_lib.TokenGroups,
+  *,
+  scale: float,
 ) -> Array:
   """scale^2 * mean over groups and experts of f_e P_e, by set of experts.
 
@@ -55,9 +55,9 @@ def z_loss(logits: Array) -> Array:
 
 
 def usage(
-    routing: routing_lib.Routing,
-    dropped: Array,
-    segments: routing_lib.TokenGroups,
+  routing: routing_lib.Routing,
+  dropped: Array,
+  segments: routing_lib.TokenGroups,
 ) -> Usage:
   """Usage by each segment of the batch.
 
@@ -74,11 +74,11 @@ def usage(
   gates = jax.lax.stop_gradient(routing.gate)[..., None] * chosen
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   return Usage(
-      segments.mean(chosen.mean(1)),
-      segments.mean(probs),
-      segments.mean(gates.sum(1)),
-      segments.mean(dropped.mean(-1, dtype=jnp.float32)),
-      segments.mean(entropy),
+    segments.mean(chosen.mean(1)),
+    segments.mean(probs),
+    segments.mean(gates.sum(1)),
+    segments.mean(dropped.mean(-1, dtype=jnp.float32)),
+    segments.mean(entropy),
   )
 
 

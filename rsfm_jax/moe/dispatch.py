@@ -46,8 +46,8 @@ def _gather_rows_forward(x, index, inverse):
 
 def _gather_rows_backward(inverse, dy):
   copies = [
-      jnp.take(dy, inverse[:, k], axis=0, mode='fill', fill_value=0)
-      for k in range(inverse.shape[1])
+    jnp.take(dy, inverse[:, k], axis=0, mode='fill', fill_value=0)
+    for k in range(inverse.shape[1])
   ]
   return sum(copies[1:], copies[0]), None, None
 
@@ -79,8 +79,8 @@ class Plan(NamedTuple):
     sizes = [x * r for x, r in self.regions]
     stops = np.cumsum(sizes).tolist()
     return [
-        rows[stop - size : stop].reshape(*shape, -1)
-        for shape, size, stop in zip(self.regions, sizes, stops, strict=True)
+      rows[stop - size : stop].reshape(*shape, -1)
+      for shape, size, stop in zip(self.regions, sizes, stops, strict=True)
     ]
 
   def combine(self, parts: Sequence[Array]) -> Array:
@@ -112,11 +112,11 @@ def _pick(weights: Array, pick: Array | np.ndarray) -> Array:
 
 
 def by_capacity(
-    routing: routing_lib.Routing,
-    groups: routing_lib.TokenGroups,
-    *,
-    experts: int,
-    capacities: Sequence[int],
+  routing: routing_lib.Routing,
+  groups: routing_lib.TokenGroups,
+  *,
+  experts: int,
+  capacities: Sequence[int],
 ) -> Plan:
   """One buffer per set: E x (sum of its groups' capacities) rows.
 
@@ -124,8 +124,8 @@ def by_capacity(
   """
   sets = sorted(set(groups.sets))
   rows_of = {
-      s: sum(c for c, t in zip(capacities, groups.sets, strict=True) if t == s)
-      for s in sets
+    s: sum(c for c, t in zip(capacities, groups.sets, strict=True) if t == s)
+    for s in sets
   }
   # First row of each group inside its set's first expert.
   base, filled = [], dict.fromkeys(sets, 0)
@@ -135,7 +135,7 @@ def by_capacity(
     base.append(int(offset[s]) + filled[s])
     filled[s] += c
   static = np.array(
-      [base, [rows_of[s] for s in groups.sets], capacities], np.int32
+    [base, [rows_of[s] for s in groups.sets], capacities], np.int32
   ).T
   first, stride, limit = jnp.split(groups.spread(static), 3, axis=-1)
   total = experts * sum(rows_of.values())
@@ -147,16 +147,16 @@ def by_capacity(
     regions = [(experts * len(sets), regions[0][1])]
     picks = [np.concatenate(picks)]
   return Plan(
-      slot, _owners(slot, total), routing.gate, tuple(regions), tuple(picks)
+    slot, _owners(slot, total), routing.gate, tuple(regions), tuple(picks)
   )
 
 
 def dropless(
-    routing: routing_lib.Routing,
-    groups: routing_lib.TokenGroups,
-    *,
-    experts: int,
-    block: int = 128,
+  routing: routing_lib.Routing,
+  groups: routing_lib.TokenGroups,
+  *,
+  experts: int,
+  block: int = 128,
 ) -> Plan:
   """Every token is computed: rows of an expert padded to whole blocks.
 
@@ -178,7 +178,7 @@ def dropless(
   owner_block = jnp.searchsorted(last, jnp.arange(size), side='right')
   pick = jnp.minimum(owner_block, total - 1)
   return Plan(
-      slot, _owners(slot, size * block), routing.gate, ((size, block),), (pick,)
+    slot, _owners(slot, size * block), routing.gate, ((size, block),), (pick,)
   )
 
 
@@ -187,17 +187,17 @@ def _owners(slot: Array, rows: int) -> Array:
   assignments = jnp.arange(slot.size, dtype=jnp.int32)
   empty = jnp.full(rows, slot.size, jnp.int32)
   return empty.at[slot.reshape(-1)].set(
-      assignments, mode='drop', unique_indices=True
+    assignments, mode='drop', unique_indices=True
   )
 
 
 def oracle(
-    x: Array,
-    routing: routing_lib.Routing,
-    groups: routing_lib.TokenGroups,
-    weights: Weights,
-    *,
-    capacities: Sequence[int] | None = None,
+  x: Array,
+  routing: routing_lib.Routing,
+  groups: routing_lib.TokenGroups,
+  weights: Weights,
+  *,
+  capacities: Sequence[int] | None = None,
 ) -> Array:
   """Every expert of a token's set on every token, then a masked sum.
 

@@ -61,20 +61,20 @@ class RoutedExperts(nnx.Module):
   """
 
   def __init__(
-      self,
-      dim: int,
-      hidden: int,
-      experts: int,
-      *,
-      key: Array,
-      sets: int | None = None,
-      std: float | None = linear.DEFAULT_STD,
+    self,
+    dim: int,
+    hidden: int,
+    experts: int,
+    *,
+    key: Array,
+    sets: int | None = None,
+    std: float | None = linear.DEFAULT_STD,
   ):
     lead = () if sets is None else (sets,)
     k_router, k_in, k_out = jax.random.split(key, 3)
     normal = linear.truncated_normal
     self.router = nnx.Param(
-        ROUTER_STD * jax.random.normal(k_router, (*lead, dim, experts))
+      ROUTER_STD * jax.random.normal(k_router, (*lead, dim, experts))
     )
     self.w_in = nnx.Param(normal(k_in, (*lead, experts, dim, hidden), std))
     self.b_in = nnx.Param(jnp.zeros((*lead, experts, hidden)))
@@ -83,30 +83,30 @@ class RoutedExperts(nnx.Module):
     self.sets = sets
 
   def __call__(
-      self,
-      x: Array,
-      groups: routing_lib.TokenGroups,
-      options: Options,
+    self,
+    x: Array,
+    groups: routing_lib.TokenGroups,
+    options: Options,
   ) -> tuple[Array, Routed]:
     """x: [N, D] -> ([N, D] in the dtype of x, what was done)."""
     router, *weights = (
-        w[...][None] if self.sets is None else w[...]
-        for w in (self.router, self.w_in, self.b_in, self.w_out, self.b_out)
+      w[...][None] if self.sets is None else w[...]
+      for w in (self.router, self.w_in, self.b_in, self.w_out, self.b_out)
     )
     logits = router_logits(x, router, groups)
     experts = router.shape[-1]
     choices = min(options.choices, experts)
     routing = routing_lib.route(
-        logits, groups, choices=choices, gate=options.gate
+      logits, groups, choices=choices, gate=options.gate
     )
     capacities = None
     dropped = jnp.zeros(routing.expert.shape, bool)
     if options.engine == 'capacity':
       capacities = [
-          routing_lib.capacity(
-              size, experts, choices=choices, factor=options.capacity_factor
-          )
-          for size in groups.sizes
+        routing_lib.capacity(
+          size, experts, choices=choices, factor=options.capacity_factor
+        )
+        for size in groups.sizes
       ]
       limit = groups.spread(jnp.array(capacities, jnp.int32)[:, None])
       dropped = routing.position >= limit
@@ -117,7 +117,7 @@ class RoutedExperts(nnx.Module):
       y = plan.compute(x, tuple(weights))
     else:
       plan = dispatch.by_capacity(
-          routing, groups, experts=experts, capacities=capacities
+        routing, groups, experts=experts, capacities=capacities
       )
       y = plan.compute(x, tuple(weights))
     scale = options.balance_scale or experts
@@ -126,7 +126,7 @@ class RoutedExperts(nnx.Module):
 
 
 def router_logits(
-    x: Array, router: Array, groups: routing_lib.TokenGroups
+  x: Array, router: Array, groups: routing_lib.TokenGroups
 ) -> Array:
   """x: [N, D], router: [S, D, E] -> f32[N, E], each group by its set's."""
   x = x.astype(jnp.float32)
@@ -140,7 +140,9 @@ def router_logits(
     x = x.reshape(len(groups.sizes), -1, x.shape[-1])
     logits = jnp.einsum('gtd,gde->gte', x, picked, precision=precision)
     return logits.reshape(-1, router.shape[-1])
-  return jnp.concatenate([
+  return jnp.concatenate(
+    [
       jnp.matmul(x[part], router[index], precision=precision)
       for part, index in zip(groups.slices, groups.sets, strict=True)
-  ])
+    ]
+  )

@@ -63,35 +63,50 @@ class RMoE(nnx.Module):
   """The FFN of every RingMoE block."""
 
   def __init__(
-      self,
-      dim: int,
-      hidden: int,
-      *,
-      sensors: int,
-      specialised: int,
-      collaborative: int,
-      key: Array,
-      std: float | None = linear.DEFAULT_STD,
+    self,
+    dim: int,
+    hidden: int,
+    *,
+    sensors: int,
+    specialised: int,
+    collaborative: int,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
   ):
     self.shared = mlp.Mlp(dim, hidden, key=rng.named(key, 'shared'), std=std)
-    self.specialised = None if not specialised else experts.RoutedExperts(
-        dim, hidden, specialised, sets=sensors, std=std,
+    self.specialised = (
+      None
+      if not specialised
+      else experts.RoutedExperts(
+        dim,
+        hidden,
+        specialised,
+        sets=sensors,
+        std=std,
         key=rng.named(key, 'specialised'),
+      )
     )
-    self.collaborative = None if not collaborative else experts.RoutedExperts(
-        dim, hidden, collaborative, std=std,
+    self.collaborative = (
+      None
+      if not collaborative
+      else experts.RoutedExperts(
+        dim,
+        hidden,
+        collaborative,
+        std=std,
         key=rng.named(key, 'collaborative'),
+      )
     )
     self.sensors = sensors
 
   def __call__(
-      self,
-      x: Array,
-      *,
-      segments: tuple[Segment, ...],
-      options: experts.Options,
-      groups: int = 1,
-      scope: BalanceScope = 'mixed',
+    self,
+    x: Array,
+    *,
+    segments: tuple[Segment, ...],
+    options: experts.Options,
+    groups: int = 1,
+    scope: BalanceScope = 'mixed',
   ) -> tuple[Array, RMoEAux]:
     """x: [B, H, W, D] -> ([B, H, W, D], aux).
 
@@ -111,8 +126,8 @@ class RMoE(nnx.Module):
     y = self.shared(x)
     branches = []
     for routed, tokens in (
-        (self.specialised, parts),
-        (self.collaborative, _common_parts(parts, scope)),
+      (self.specialised, parts),
+      (self.collaborative, _common_parts(parts, scope)),
     ):
       if routed is None:
         branches.append(None)
@@ -125,18 +140,17 @@ class RMoE(nnx.Module):
     return y.reshape(shape), self._aux(segments, *branches)
 
   def _aux(
-      self,
-      segments: tuple[Segment, ...],
-      special: '_Branch | None',
-      common: '_Branch | None',
+    self,
+    segments: tuple[Segment, ...],
+    special: '_Branch | None',
+    common: '_Branch | None',
   ) -> RMoEAux:
     """Puts the segments' values at the rows of their sensors."""
     index = jnp.array([s.sensor for s in segments])
     empty = _Branch(
-        jnp.zeros(()), jnp.zeros(()),
-        balance.Usage(
-            *(jnp.zeros((self.sensors, n)) for n in (0, 0, 0, 1, 1))
-        ),
+      jnp.zeros(()),
+      jnp.zeros(()),
+      balance.Usage(*(jnp.zeros((self.sensors, n)) for n in (0, 0, 0, 1, 1))),
     )
 
     def place(values: Array) -> Array:
@@ -145,23 +159,23 @@ class RMoE(nnx.Module):
       return zeros.at[index].set(values)
 
     branches = [
-        empty if b is None else b._replace(usage=jax.tree.map(place, b.usage))
-        for b in (special, common)
+      empty if b is None else b._replace(usage=jax.tree.map(place, b.usage))
+      for b in (special, common)
     ]
     usages = [b.usage for b in branches]
     images = jnp.array([[s.images] for s in segments], jnp.float32)
     return RMoEAux(
-        balance=sum(b.balance for b in branches),
-        z=sum(b.z for b in branches),
-        specialised_load=usages[0].load,
-        collaborative_load=usages[1].load,
-        specialised_mass=usages[0].mass,
-        collaborative_mass=usages[1].mass,
-        specialised_gate=usages[0].gate,
-        collaborative_gate=usages[1].gate,
-        share=place(images / images.sum())[:, 0],
-        dropped=jnp.concatenate([u.dropped for u in usages], -1),
-        entropy=jnp.concatenate([u.entropy for u in usages], -1),
+      balance=sum(b.balance for b in branches),
+      z=sum(b.z for b in branches),
+      specialised_load=usages[0].load,
+      collaborative_load=usages[1].load,
+      specialised_mass=usages[0].mass,
+      collaborative_mass=usages[1].mass,
+      specialised_gate=usages[0].gate,
+      collaborative_gate=usages[1].gate,
+      share=place(images / images.sum())[:, 0],
+      dropped=jnp.concatenate([u.dropped for u in usages], -1),
+      entropy=jnp.concatenate([u.entropy for u in usages], -1),
     )
 
 
@@ -174,7 +188,7 @@ class _Branch(NamedTuple):
 
 
 def _common_parts(
-    parts: list[tuple[int, int]], scope: BalanceScope
+  parts: list[tuple[int, int]], scope: BalanceScope
 ) -> list[tuple[int, int]]:
   """The collaborative experts are one set for everybody."""
   if scope == 'mixed':

@@ -30,7 +30,7 @@ class TokenGroups(NamedTuple):
 
   @classmethod
   def cut(
-      cls, parts: list[tuple[int, int]], *, slices: int = 1
+    cls, parts: list[tuple[int, int]], *, slices: int = 1
   ) -> 'TokenGroups':
     """Each part (set, tokens) in `slices` equal groups.
 
@@ -40,7 +40,7 @@ class TokenGroups(NamedTuple):
     for _, tokens in parts:
       if tokens % slices:
         raise ValueError(
-            f'model.routing_groups={slices} does not divide {tokens} tokens.'
+          f'model.routing_groups={slices} does not divide {tokens} tokens.'
         )
     sizes = [tokens // slices for _, tokens in parts for _ in range(slices)]
     sets = [index for index, _ in parts for _ in range(slices)]
@@ -70,13 +70,15 @@ class TokenGroups(NamedTuple):
     values = jnp.asarray(values)
     if self.equal:
       return jnp.repeat(
-          values, self.sizes[0], 0, total_repeat_length=self.tokens
+        values, self.sizes[0], 0, total_repeat_length=self.tokens
       )
     shape = values.shape[1:]
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         jnp.broadcast_to(v[None], (n, *shape))
         for v, n in zip(values, self.sizes, strict=True)
-    ])
+      ]
+    )
 
 
 class Routing(NamedTuple):
@@ -103,11 +105,11 @@ def capacity(tokens: int, experts: int, *, choices: int, factor: float) -> int:
 
 
 def route(
-    logits: Array,
-    groups: TokenGroups,
-    *,
-    choices: int = 1,
-    gate: Gate = 'prob',
+  logits: Array,
+  groups: TokenGroups,
+  *,
+  choices: int = 1,
+  gate: Gate = 'prob',
 ) -> Routing:
   """Softmax over the experts, then the `choices` most probable ones.
 

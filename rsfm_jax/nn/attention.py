@@ -46,19 +46,19 @@ class WindowAttention(nnx.Module):
   """
 
   def __init__(
-      self,
-      dim: int,
-      heads: int,
-      window: int,
-      *,
-      kind: Kind,
-      key: Array,
-      std: float | None = linear.DEFAULT_STD,
+    self,
+    dim: int,
+    heads: int,
+    window: int,
+    *,
+    kind: Kind,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
   ):
     if dim % heads:
       raise ValueError(f'model.heads={heads} does not divide dim={dim}.')
-    dense = lambda name, bias=True: linear.Dense(  # noqa: E731
-        dim, dim, key=rng.named(key, name), std=std, use_bias=bias
+    dense = lambda name, bias=True: linear.Dense(
+      dim, dim, key=rng.named(key, name), std=std, use_bias=bias
     )
     self.query = dense('query')
     self.key = dense('key', kind == 'v1_bias')
@@ -70,7 +70,7 @@ class WindowAttention(nnx.Module):
     if kind == 'v1_bias':
       table = ((2 * window - 1) ** 2, heads)
       self.bias_table = nnx.Param(
-          linear.truncated_normal(rng.named(key, 'bias_table'), table)
+        linear.truncated_normal(rng.named(key, 'bias_table'), table)
       )
     else:
       start = jnp.full(heads, math.log(10.0), jnp.float32)
@@ -102,8 +102,8 @@ class WindowAttention(nnx.Module):
       bias = bias + mask[:, None]
     # Heads become a leading batch axis before the products: on CPU this is
     # six times faster than contracting [X, T, N, K] in place.
-    split = lambda y: y.reshape(  # noqa: E731
-        y.shape[0], y.shape[1], self.heads, -1
+    split = lambda y: y.reshape(
+      y.shape[0], y.shape[1], self.heads, -1
     ).transpose(0, 2, 1, 3)
     q, k = self._scaled(split(self.query(tokens)), split(self.key(tokens)))
     y = attend(q, k, split(self.value(tokens)), bias)
@@ -133,7 +133,7 @@ def attend(q: Array, k: Array, v: Array, bias: Array) -> Array:
 
 def _attend_forward(q, k, v, bias):
   logits = jnp.einsum(
-      'xntk,xnsk->xnts', q, k, preferred_element_type=jnp.float32
+    'xntk,xnsk->xnts', q, k, preferred_element_type=jnp.float32
   )
   shape = logits.shape
   logits = logits.reshape(-1, *bias.shape) + bias[None]
@@ -145,9 +145,7 @@ def _attend_forward(q, k, v, bias):
 def _attend_backward(saved, dy):
   q, k, v, weights, y, bias = saved
   f32 = jnp.float32
-  dweights = jnp.einsum(
-      'xntk,xnsk->xnts', dy, v, preferred_element_type=f32
-  )
+  dweights = jnp.einsum('xntk,xnsk->xnts', dy, v, preferred_element_type=f32)
   # sum_s weights dweights, without reading both again.
   inner = (dy.astype(f32) * y.astype(f32)).sum(-1, keepdims=True)
   dlogits = weights.astype(f32) * (dweights - inner)

@@ -12,7 +12,7 @@ DEFAULT_STD = 0.02
 
 
 def truncated_normal(
-    key: Array, shape: tuple[int, ...], std: float | None = DEFAULT_STD
+  key: Array, shape: tuple[int, ...], std: float | None = DEFAULT_STD
 ) -> Array:
   """Normal(0, std) cut at 2 std; `std=None` means 1 / sqrt(fan-in)."""
   scale = shape[-2] ** -0.5 if std is None else std
@@ -23,13 +23,13 @@ class Dense(nnx.Module):
   """`y = x W + b`; kernel [D_in, D_out], the bias optional."""
 
   def __init__(
-      self,
-      d_in: int,
-      d_out: int,
-      *,
-      key: Array,
-      std: float | None = DEFAULT_STD,
-      use_bias: bool = True,
+    self,
+    d_in: int,
+    d_out: int,
+    *,
+    key: Array,
+    std: float | None = DEFAULT_STD,
+    use_bias: bool = True,
   ):
     self.kernel = nnx.Param(truncated_normal(key, (d_in, d_out), std))
     self.bias = nnx.Param(jnp.zeros(d_out)) if use_bias else None

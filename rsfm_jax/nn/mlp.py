@@ -40,7 +40,7 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def stacked_ffn(
-    x: Array, w_in: Array, b_in: Array, w_out: Array, b_out: Array
+  x: Array, w_in: Array, b_in: Array, w_out: Array, b_out: Array
 ) -> Array:
   """One FFN per leading index, as batched matmuls.
 
@@ -54,9 +54,11 @@ def stacked_ffn(
   Returns:
     [X, R, D] in the dtype of `x`; products accumulate in float32.
   """
-  dot = lambda a, b: jax.lax.dot_general(  # noqa: E731
-      a, b.astype(a.dtype), (((2,), (1,)), ((0,), (0,))),
-      preferred_element_type=jnp.float32,
+  dot = lambda a, b: jax.lax.dot_general(
+    a,
+    b.astype(a.dtype),
+    (((2,), (1,)), ((0,), (0,))),
+    preferred_element_type=jnp.float32,
   ).astype(a.dtype)
   hidden = gelu(dot(x, w_in) + b_in[:, None].astype(x.dtype))
   return dot(hidden, w_out) + b_out[:, None].astype(x.dtype)
@@ -66,12 +68,12 @@ class Mlp(nnx.Module):
   """FFN(D -> F -> D), both layers biased; RingMoE's shared expert."""
 
   def __init__(
-      self,
-      dim: int,
-      hidden: int,
-      *,
-      key: Array,
-      std: float | None = linear.DEFAULT_STD,
+    self,
+    dim: int,
+    hidden: int,
+    *,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
   ):
     k_in, k_out = jax.random.split(key)
     self.w_in = nnx.Param(linear.truncated_normal(k_in, (dim, hidden), std))

@@ -14,7 +14,7 @@ def space_to_depth(x: Array, block: int) -> Array:
   b, h, w, c = x.shape
   if h % block or w % block:
     raise ValueError(
-        f'An image of {h} x {w} pixels cannot be cut into blocks of {block}.'
+      f'An image of {h} x {w} pixels cannot be cut into blocks of {block}.'
     )
   x = x.reshape(b, h // block, block, w // block, block, c)
   x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -36,18 +36,18 @@ class PatchEmbed(nnx.Module):
   """Convolution with kernel = stride = p, then layer norm (eps 1e-6)."""
 
   def __init__(
-      self,
-      channels: int,
-      dim: int,
-      patch: int,
-      *,
-      key: Array,
-      std: float | None = linear.DEFAULT_STD,
+    self,
+    channels: int,
+    dim: int,
+    patch: int,
+    *,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
   ):
     if std is None:
       std = (patch * patch * channels) ** -0.5
     self.kernel = nnx.Param(
-        linear.truncated_normal(key, (patch, patch, channels, dim), std)
+      linear.truncated_normal(key, (patch, patch, channels, dim), std)
     )
     self.bias = nnx.Param(jnp.zeros(dim))
     self.norm = linear.LayerNorm(dim)
@@ -68,15 +68,15 @@ class PatchMerging(nnx.Module):
   """
 
   def __init__(
-      self,
-      dim: int,
-      *,
-      key: Array,
-      std: float | None = linear.DEFAULT_STD,
-      gain: float = 1.0,
+    self,
+    dim: int,
+    *,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
+    gain: float = 1.0,
   ):
     self.kernel = nnx.Param(
-        linear.truncated_normal(key, (4 * dim, 2 * dim), std)
+      linear.truncated_normal(key, (4 * dim, 2 * dim), std)
     )
     self.norm = linear.LayerNorm(2 * dim, eps=1e-4, gain=gain)
 

@@ -17,8 +17,8 @@ Remat = Literal['none', 'full', 'dots']
 Ffn = Callable[..., tuple[Array, Any]]
 
 REMAT_POLICIES = {
-    'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
@@ -26,12 +26,12 @@ class SwinBlock(nnx.Module):
   """x = x + LN(Attn(x)); y = x + LN(FFN(x)) (Swin V2's post-norm)."""
 
   def __init__(
-      self,
-      window_attention: attention.WindowAttention,
-      ffn: nnx.Module,
-      *,
-      dim: int,
-      gain: float = 1.0,
+    self,
+    window_attention: attention.WindowAttention,
+    ffn: nnx.Module,
+    *,
+    dim: int,
+    gain: float = 1.0,
   ):
     self.attention = window_attention
     self.norm_1 = linear.LayerNorm(dim, gain=gain)
@@ -39,7 +39,7 @@ class SwinBlock(nnx.Module):
     self.norm_2 = linear.LayerNorm(dim, gain=gain)
 
   def __call__(
-      self, x: Array, *, shifted: bool, **ffn_options: Any
+    self, x: Array, *, shifted: bool, **ffn_options: Any
   ) -> tuple[Array, Any]:
     """x: [B, H, W, D] -> ([B, H, W, D], aux of the FFN)."""
     x = x + self.norm_1(self.attention(x, shifted=shifted))
@@ -57,19 +57,19 @@ class SwinStage(nnx.Module):
   """
 
   def __init__(
-      self,
-      make_block: Callable[[Array], SwinBlock],
-      depth: int,
-      *,
-      key: Array,
-      merge: nnx.Module | None = None,
-      remat: Remat = 'none',
-      unroll: int = 1,
+    self,
+    make_block: Callable[[Array], SwinBlock],
+    depth: int,
+    *,
+    key: Array,
+    merge: nnx.Module | None = None,
+    remat: Remat = 'none',
+    unroll: int = 1,
   ):
     if depth > 1 and depth % 2:
       raise ValueError(
-          f'model.depths={depth}: blocks come in pairs (plain, shifted), so '
-          'a depth must be even, or 1.'
+        f'model.depths={depth}: blocks come in pairs (plain, shifted), so '
+        'a depth must be even, or 1.'
       )
     self.blocks = nnx.vmap(make_block)(jax.random.split(key, depth))
     self.merge = merge
@@ -97,8 +97,6 @@ class SwinStage(nnx.Module):
 
     if self.remat != 'none':
       body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat])
-    pairs = jax.tree.map(
-        lambda w: w.reshape(-1, pair, *w.shape[1:]), state
-    )
+    pairs = jax.tree.map(lambda w: w.reshape(-1, pair, *w.shape[1:]), state)
     x, aux = jax.lax.scan(body, x, pairs, unroll=self.unroll)
     return x, jax.tree.map(lambda a: a.reshape(self.depth, *a.shape[2:]), aux)

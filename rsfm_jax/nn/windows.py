@@ -35,9 +35,9 @@ def layout(height: int, width: int, window: int, *, shifted: bool) -> Layout:
     window, shifted = side, False
   if height % window or width % window:
     raise ValueError(
-        f'A grid of {height} x {width} tokens cannot be cut into windows of '
-        f'{window}: choose an image size that is a multiple of patch x '
-        'window at every stage, or change model.window.'
+      f'A grid of {height} x {width} tokens cannot be cut into windows of '
+      f'{window}: choose an image size that is a multiple of patch x '
+      'window at every stage, or change model.window.'
     )
   return Layout(window, window // 2 if shifted else 0)
 
@@ -83,9 +83,11 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
   for i, rows in enumerate(cuts):
     for j, columns in enumerate(cuts):
       region[rows, columns] = 3 * i + j
-  region = region.reshape(
-      height // window, window, width // window, window
-  ).transpose(0, 2, 1, 3).reshape(-1, window * window)
+  region = (
+    region.reshape(height // window, window, width // window, window)
+    .transpose(0, 2, 1, 3)
+    .reshape(-1, window * window)
+  )
   differs = region[:, :, None] != region[:, None, :]
   return np.where(differs, MASKED_LOGIT, 0.0).astype(np.float32)
 

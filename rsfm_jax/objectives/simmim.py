@@ -58,24 +58,24 @@ class SimMIMSpec:
 
   def __post_init__(self):
     for name, allowed in (
-        ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
-        ('power_scaling', ('scene', 'minmax', 'clip_minmax')),
-        ('power_log', ('log', 'none')),
+      ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
+      ('power_scaling', ('scene', 'minmax', 'clip_minmax')),
+      ('power_log', ('log', 'none')),
     ):
       choices.check(getattr(self, name), allowed, key=f'objective.{name}')
     if not 0 < self.mask_ratio <= 1:
       raise ValueError(
-          f'objective.mask_ratio={self.mask_ratio} must be in (0, 1].'
+        f'objective.mask_ratio={self.mask_ratio} must be in (0, 1].'
       )
 
 
 def masked_error(
-    target: Array,
-    prediction: Array,
-    mask: Array,
-    *,
-    band_valid: Array | None = None,
-    order: int = 1,
+  target: Array,
+  prediction: Array,
+  mask: Array,
+  *,
+  band_valid: Array | None = None,
+  order: int = 1,
 ) -> Array:
   """sum(|x - xhat|^order M) / (sum(M) + eps) / C over the whole batch.
 
@@ -134,12 +134,14 @@ class SimMIM:
       size = entry['image'].shape[1]
       if size % self.spec.mask_unit:
         raise ValueError(
-            f'objective.mask_unit={self.spec.mask_unit} does not divide the '
-            f'{size} px images of {sensor}.'
+          f'objective.mask_unit={self.spec.mask_unit} does not divide the '
+          f'{size} px images of {sensor}.'
         )
       out[sensor] = masks_lib.random_masks(
-          rng.named(key, 'mask', sensor), entry['image'].shape[0],
-          side=size // self.spec.mask_unit, ratio=self.spec.mask_ratio,
+        rng.named(key, 'mask', sensor),
+        entry['image'].shape[0],
+        side=size // self.spec.mask_unit,
+        ratio=self.spec.mask_ratio,
       )
     return out
 
@@ -149,12 +151,12 @@ class SimMIM:
     if sensor != 'sar_l1' or spec.sar_l1_head == 'iq_l1':
       return image
     values = power.scale(
-        power.mean_power(image, band_valid), spec.power_scaling
+      power.mean_power(image, band_valid), spec.power_scaling
     )
     return power.compress(values) if spec.power_log == 'log' else values
 
   def loss(
-      self, params: Tree, extra: Tree, batch: Batch, key: Array
+    self, params: Tree, extra: Tree, batch: Batch, key: Array
   ) -> tuple[Array, dict[str, dict[str, Array]]]:
     """(scalar, {'losses': scalars, 'routing': small arrays per layer}).
 
@@ -169,8 +171,11 @@ class SimMIM:
     losses = {}
     for sensor, entry in batch.items():
       losses[sensor] = self._sensor_loss(
-          sensor, entry, images[sensor], masks[sensor],
-          out.reconstruction[sensor],
+        sensor,
+        entry,
+        images[sensor],
+        masks[sensor],
+        out.reconstruction[sensor],
       )
       total += spec.weights.get(sensor, 1.0) * losses[sensor]
     losses['balance'] = out.aux.balance.sum()
@@ -192,20 +197,20 @@ class SimMIM:
       bands = None
     order = 2 if (sensor, spec.sar_l1_head) == ('sar_l1', 'power_mse') else 1
     return masked_error(
-        target, prediction, counts, band_valid=bands, order=order
+      target, prediction, counts, band_valid=bands, order=order
     )
 
 
 def routing_metrics(aux: Any) -> dict[str, Array]:
   """Arrays per layer (leading axis L) for the writers and the report."""
   metrics = {
-      'specialised_load': aux.specialised_load,
-      'collaborative_load': aux.collaborative_load,
-      'dropped': aux.dropped,
-      'entropy': aux.entropy,
+    'specialised_load': aux.specialised_load,
+    'collaborative_load': aux.collaborative_load,
+    'dropped': aux.dropped,
+    'entropy': aux.entropy,
   }
   if aux.collaborative_load.shape[-1]:
     metrics['mutual_information'] = balance.mutual_information(
-        aux.collaborative_load, aux.share[0]
+      aux.collaborative_load, aux.share[0]
     )
   return jax.lax.stop_gradient(metrics)

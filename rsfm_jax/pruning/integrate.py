@@ -24,11 +24,11 @@ How = Literal['sum', 'mean', 'svd']
 
 
 def integrate(
-    spec: ringmoe.RingMoESpec,
-    params: surgery.Tree,
-    *,
-    measured: usage_lib.Usage,
-    how: How = 'svd',
+  spec: ringmoe.RingMoESpec,
+  params: surgery.Tree,
+  *,
+  measured: usage_lib.Usage,
+  how: How = 'svd',
 ) -> surgery.Pruned:
   """A dense Swin from a one-sensor RingMoE: one FFN per block, no routers.
 
@@ -45,8 +45,8 @@ def integrate(
   choices.check(how, ('sum', 'mean', 'svd'), key='--dense')
   if len(spec.sensors) != 1:
     raise ValueError(
-        f'dense integration needs one sensor, not {spec.sensors}; extract it '
-        'first.'
+      f'dense integration needs one sensor, not {spec.sensors}; extract it '
+      'first.'
     )
   flat = dict(trees.flatten(params))
   layers = surgery.layers_of(spec)
@@ -55,16 +55,17 @@ def integrate(
     experts = _experts(flat, base, measured, rows)
     for leaf in surgery.EXPERT_LEAVES:
       stacked = [
-          np.stack([e[leaf][i] for e in experts])
-          for i in range(rows.stop - rows.start)
+        np.stack([e[leaf][i] for e in experts])
+        for i in range(rows.stop - rows.start)
       ]
       merge = _merge_matrices if leaf.startswith('w') else _merge_biases
       flat[f'{base}/shared/{leaf}'] = jnp.asarray(
-          np.stack([merge(s, how) for s in stacked]), jnp.float32
+        np.stack([merge(s, how) for s in stacked]), jnp.float32
       )
   flat = {
-      name: leaf for name, leaf in flat.items()
-      if '/specialised/' not in name and '/collaborative/' not in name
+    name: leaf
+    for name, leaf in flat.items()
+    if '/specialised/' not in name and '/collaborative/' not in name
   }
   new = dataclasses.replace(spec, specialised=0, collaborative=0)
   record = {'operation': 'integrate', 'how': how}
@@ -106,9 +107,7 @@ def _merge_matrices(stacked: np.ndarray, how: How) -> np.ndarray:
     return stacked.sum(0)
   rank = max(1, min(stacked.shape[1:]) // len(stacked))
   u, s, v = np.linalg.svd(stacked, full_matrices=False)
-  return np.einsum(
-      'nak,nk,nkb->ab', u[..., :rank], s[..., :rank], v[:, :rank]
-  )
+  return np.einsum('nak,nk,nkb->ab', u[..., :rank], s[..., :rank], v[:, :rank])
 
 
 def _merge_biases(stacked: np.ndarray, how: How) -> np.ndarray:

@@ -30,7 +30,7 @@ class Pruned(NamedTuple):
 
 
 def extract(
-    spec: ringmoe.RingMoESpec, params: Tree, sensors: Sequence[str]
+  spec: ringmoe.RingMoESpec, params: Tree, sensors: Sequence[str]
 ) -> Pruned:
   """Keeps what some sensors use; their outputs do not change at all.
 
@@ -45,7 +45,7 @@ def extract(
   kept = [s for s in spec.sensors if s in sensors]
   rows = np.array([spec.sensors.index(s) for s in kept])
   new = dataclasses.replace(
-      spec, sensors=tuple(kept), channels=tuple(spec.channels[i] for i in rows)
+    spec, sensors=tuple(kept), channels=tuple(spec.channels[i] for i in rows)
   )
   flat = {}
   for name, leaf in trees.flatten(params).items():
@@ -54,12 +54,12 @@ def extract(
       continue
     flat[name] = leaf[:, rows] if '/specialised/' in name else leaf
   return Pruned(
-      new, trees.unflatten(flat), {'operation': 'extract', 'sensors': kept}
+    new, trees.unflatten(flat), {'operation': 'extract', 'sensors': kept}
   )
 
 
 def most_used(
-    measured: usage_lib.Usage, sensors: Sequence[int], *, keep: int
+  measured: usage_lib.Usage, sensors: Sequence[int], *, keep: int
 ) -> np.ndarray:
   """The collaborative experts that are used most, i64[L, keep], ascending.
 
@@ -67,19 +67,19 @@ def most_used(
   """
   weights = measured.images[list(sensors)].astype(np.float64)
   load = np.tensordot(
-      measured.collaborative_load[:, list(sensors)], weights, ((1,), (0,))
+    measured.collaborative_load[:, list(sensors)], weights, ((1,), (0,))
   )
   order = np.argsort(-load, axis=-1, kind='stable')[:, :keep]
   return np.sort(order, axis=-1)
 
 
 def prune_collaborative(
-    spec: ringmoe.RingMoESpec,
-    params: Tree,
-    kept: np.ndarray,
-    *,
-    measured: usage_lib.Usage | None = None,
-    fold: Fold = 'mean_gate',
+  spec: ringmoe.RingMoESpec,
+  params: Tree,
+  kept: np.ndarray,
+  *,
+  measured: usage_lib.Usage | None = None,
+  fold: Fold = 'mean_gate',
 ) -> Pruned:
   """Keeps some collaborative experts per block and their router columns.
 
@@ -102,8 +102,8 @@ def prune_collaborative(
   kept = np.asarray(kept)
   if kept.min() < 0 or kept.max() >= spec.collaborative:
     raise ValueError(
-        f'kept experts {np.unique(kept).tolist()} must be in '
-        f'0..{spec.collaborative - 1}.'
+      f'kept experts {np.unique(kept).tolist()} must be in '
+      f'0..{spec.collaborative - 1}.'
     )
   scale = np.ones(len(kept))
   folds = fold == 'mean_gate' and spec.gate == 'prob'
@@ -124,18 +124,24 @@ def prune_collaborative(
       flat[f'{base}/{leaf}'] = value
     flat[f'{base}/router'] = _take(flat[f'{base}/router'], rows, axis=2)
   new = dataclasses.replace(spec, collaborative=kept.shape[1])
-  return Pruned(new, trees.unflatten(flat), {
-      'operation': 'prune_collaborative', 'kept': kept.tolist(), 'fold': fold,
+  return Pruned(
+    new,
+    trees.unflatten(flat),
+    {
+      'operation': 'prune_collaborative',
+      'kept': kept.tolist(),
+      'fold': fold,
       'scale': scale.tolist(),
-  })
+    },
+  )
 
 
 def layers_of(spec: ringmoe.RingMoESpec) -> dict[str, slice]:
   """Which rows of per-layer arrays belong to each stage."""
   stops = np.cumsum(spec.depths).tolist()
   return {
-      f'stage_{i}': slice(stop - depth, stop)
-      for i, (depth, stop) in enumerate(zip(spec.depths, stops, strict=True))
+    f'stage_{i}': slice(stop - depth, stop)
+    for i, (depth, stop) in enumerate(zip(spec.depths, stops, strict=True))
   }
 
 

@@ -38,11 +38,11 @@ _FIELDS = Usage._fields[:-1]
 
 
 def measure(
-    apply: Callable[..., Any],
-    params: Tree,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    sensors: tuple[str, ...],
+  apply: Callable[..., Any],
+  params: Tree,
+  batches: Iterable[Mapping[str, Any]],
+  *,
+  sensors: tuple[str, ...],
 ) -> Usage:
   """Routes calibration images (dropless) and averages what the routers do.
 
@@ -55,6 +55,7 @@ def measure(
   Raises:
     ValueError: no image at all.
   """
+
   def routed(params, images):
     aux = apply(params, images, mode='eval').aux
     return {field: getattr(aux, field) for field in _FIELDS}

@@ -23,20 +23,20 @@ def test_every_shipped_config_builds_its_specs(path):
 
 def test_overrides_reach_every_section():
   config = configs.load(
-      TINY, ['--config.train.total_steps=7', '--config.model.window=4']
+    TINY, ['--config.train.total_steps=7', '--config.model.window=4']
   )
   assert config.train.total_steps == 7
   assert compose.model(config).spec.window == 4
 
 
 @pytest.mark.parametrize(
-    ('override', 'named'),
-    [
-        ('--config.train.total_stepz=7', 'total_steps'),
-        ('--config.model.windw=4', 'window'),
-        ('--config.train.total_steps=many', 'total_steps'),
-        ('--workdir2=x', '--config.'),
-    ],
+  ('override', 'named'),
+  [
+    ('--config.train.total_stepz=7', 'total_steps'),
+    ('--config.model.windw=4', 'window'),
+    ('--config.train.total_steps=many', 'total_steps'),
+    ('--workdir2=x', '--config.'),
+  ],
 )
 def test_a_bad_override_is_named_with_what_was_meant(override, named):
   with pytest.raises(ValueError, match=named):
@@ -51,9 +51,9 @@ def test_a_missing_file_is_named():
 def test_an_unknown_key_of_a_section_is_named_with_its_section(tmp_path):
   path = tmp_path / 'typo.py'
   path.write_text(
-      pathlib.Path(TINY).read_text().replace(
-          'return c', 'c.model.windo = 3\n  return c'
-      )
+    pathlib.Path(TINY)
+    .read_text()
+    .replace('return c', 'c.model.windo = 3\n  return c')
   )
   with pytest.raises(ValueError, match=r'config\.model\.windo .*"window"'):
     compose.model(configs.load(str(path)))

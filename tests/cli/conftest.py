@@ -36,21 +36,42 @@ def config(tmp_path_factory):
 def stores(tmp_path_factory):
   """120 four-sensor scenes of 32 px: ten of each class."""
   root = tmp_path_factory.mktemp('stores')
-  assert main.main([
-      'data', 'synthesize', '--out', str(root / 'scenes'), '--samples', '120',
-      '--size', '32', '--workers', '0',
-  ]) == 0
+  assert (
+    main.main(
+      [
+        'data',
+        'synthesize',
+        '--out',
+        str(root / 'scenes'),
+        '--samples',
+        '120',
+        '--size',
+        '32',
+        '--workers',
+        '0',
+      ]
+    )
+    == 0
+  )
   return root
 
 
 @pytest.fixture(scope='session')
 def pretrain(config, stores):
   """`pretrain(workdir, *overrides)` -> exit code."""
+
   def run(workdir, *overrides):
-    return main.main([
-        'pretrain', '--config', config, '--workdir', str(workdir),
-        f'--config.data.root={stores}', *overrides,
-    ])
+    return main.main(
+      [
+        'pretrain',
+        '--config',
+        config,
+        '--workdir',
+        str(workdir),
+        f'--config.data.root={stores}',
+        *overrides,
+      ]
+    )
 
   return run
 

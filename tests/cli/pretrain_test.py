@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import jax
+
 from rsfm_jax.cli import models
 from rsfm_jax.core import files
 from rsfm_jax.train import writers
@@ -21,7 +23,9 @@ def test_a_run_leaves_all_that_explains_it(trained):
   layers, sensors, experts = 2, 4, 2
   load = last['routing/specialised_load']
   assert (len(load), len(load[0]), len(load[0][0])) == (
-      layers, sensors, experts,
+    layers,
+    sensors,
+    experts,
   )
   assert len(last['routing/mutual_information']) == layers
   assert json.loads((trained / 'config.json').read_text())['seed'] == 0
@@ -51,7 +55,7 @@ def test_another_config_is_refused_naming_the_key(trained, pretrain, capsys):
 
 
 def test_a_second_process_on_the_same_workdir_is_refused(
-    trained, pretrain, capsys
+  trained, pretrain, capsys
 ):
   with files.exclusive(trained):
     assert pretrain(trained) == 2
@@ -59,19 +63,30 @@ def test_a_second_process_on_the_same_workdir_is_refused(
 
 
 def test_a_killed_run_resumes_to_the_same_bits(
-    trained, config, stores, tmp_path, pretrain
+  trained, config, stores, tmp_path, pretrain
 ):
   """kill -9 somewhere after the first checkpoint, then run again."""
   workdir = tmp_path / 'killed'
   environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'JAX_NUM_CPU_DEVICES': '8',
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': '8',
+    # The same program as in this process, and from its cache.
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
   }
   process = subprocess.Popen(
-      [
-          sys.executable, '-m', 'rsfm_jax', 'pretrain', '--config', config,
-          '--workdir', str(workdir), f'--config.data.root={stores}',
-      ],
-      env=environment,
+    [
+      sys.executable,
+      '-m',
+      'rsfm_jax',
+      'pretrain',
+      '--config',
+      config,
+      '--workdir',
+      str(workdir),
+      f'--config.data.root={stores}',
+    ],
+    env=environment,
   )
   seal = workdir / 'checkpoints' / '2' / 'sha256.json'
   deadline = time.monotonic() + 120

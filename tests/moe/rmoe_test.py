@@ -44,11 +44,11 @@ def images(segments, seed=0):
 
 
 @functools.partial(
-  jax.jit, static_argnums=0, static_argnames=('segments', 'options', 'groups')
+  jax.jit, static_argnums=0, static_argnames=('segments', 'options', 'how')
 )
-def forward(graphdef, params, x, *, segments, options, groups=1):
+def forward(graphdef, params, x, *, segments, options, how=()):
   return nnx.merge(graphdef, params)(
-    x, segments=segments, options=options, groups=groups
+    x, segments=segments, options=options, **dict(how)
   )
 
 
@@ -153,12 +153,9 @@ def test_absent_sensors_have_zero_rows():
     if values.ndim:
       assert values.shape[0] == SENSORS, name
       assert not values[1].any(), name
-      assert (jnp.abs(values).max(-1) > 0).tolist() == [
-        True,
-        False,
-        True,
-        True,
-      ], name
+      present = jnp.abs(values).reshape(SENSORS, -1).max(-1) > 0
+      assert present.tolist() == [True, False, True, True], name
+  np.testing.assert_allclose(aux.share, [3 / 6, 0, 1 / 6, 2 / 6], rtol=1e-6)
   for load in (aux.specialised_load, aux.collaborative_load):
     np.testing.assert_allclose(load.sum(-1), [1, 0, 1, 1], rtol=1e-6)
 
@@ -195,12 +192,17 @@ def test_the_scope_decides_whether_sensors_balance_together():
   graphdef, params = layer(specialised=0, collaborative=2)
   params['collaborative']['router'] = jnp.zeros((DIM, 2)).at[0, 0].set(99.0)
   x = images(EQUAL[:2]).at[:2, ..., 0].set(1.0).at[2:, ..., 0].set(-1.0)
-  losses = {}
-  for scope in ('mixed', 'per_sensor'):
-    made = nnx.merge(graphdef, params)
-    losses[scope] = made(
-      x, segments=EQUAL[:2], options=options('dropless'), scope=scope
+  losses = {
+    scope: forward(
+      graphdef,
+      params,
+      x,
+      segments=EQUAL[:2],
+      options=options('dropless'),
+      how=(('scope', scope),),
     )[1].balance
+    for scope in ('mixed', 'per_sensor')
+  }
   np.testing.assert_allclose(losses['mixed'], 1, rtol=1e-5)
   np.testing.assert_allclose(losses['per_sensor'], 2, rtol=1e-5)
 
@@ -214,7 +216,7 @@ def test_groups_must_divide_the_tokens_of_each_sensor():
       images(EQUAL),
       segments=EQUAL,
       options=options('capacity'),
-      groups=5,
+      how=(('groups', 5),),
     )
 
 

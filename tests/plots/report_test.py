@@ -64,7 +64,9 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-  rows = [{'step': i, 'losses/opt': 1 / i, 'losses/ms': 2 / i} for i in (1, 2, 3)]
+  rows = [
+    {'step': i, 'losses/opt': 1 / i, 'losses/ms': 2 / i} for i in (1, 2, 3)
+  ]
   load = routing.load(np.eye(4)[None], sensors=tuple('abcd'), title='Experts')
   path = tmp_path_factory.mktemp('page') / 'made' / 'report.html'
   report.write_report(
