@@ -129,4 +129,6 @@ def train(workdir, *, total_steps=STEPS, more=(), slow=0.0, keep=3, poison=()):
 if __name__ == '__main__':
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', 8)
+  # As in conftest: the same program gives the same bits.
+  jax.config.update('jax_disable_most_optimizations', True)
   train(sys.argv[1], slow=float(sys.argv[2]))
