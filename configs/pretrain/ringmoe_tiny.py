@@ -15,5 +15,5 @@ def get_config():
   c.data.streams.paired = base.stream(
     ('opt', 'sar_l1', 'sar_l2', 'ms'), (('scenes', 'train', 1.0),), 16
   )
-  c.train.total_steps = 220
+  c.train.total_steps = 180
   return c

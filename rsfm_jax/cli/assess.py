@@ -86,6 +86,7 @@ def main_job(
   seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Prunes and probes a pre-trained run; leaves rows and curve beside it."""
+  log.info('peak memory so far %.1f GiB', memory.peak_bytes() / 2**30)
   opened = models.open_model(trained)
   to = measure.target(labelled, sensor, opened)
   options = {'protocols': protocols, 'seed': seed}
@@ -93,7 +94,7 @@ def main_job(
   random = measure.random_init(opened, seed=seed)
   rows += measure.model_rows(random, to, name='random init', **options)
   rows += measure.model_rows(opened, to, name='pre-trained', **options)
-  points = [_point(opened, sensor, rows, 'pre-trained')]
+  points = [_point(opened, to, rows, 'pre-trained')]
   for name, how in VARIANTS.items():
     log.info('%s', name)
     small, records = prune.prune(
@@ -105,7 +106,7 @@ def main_job(
       prune.write(folder, opened, small, records)
     ready = prune.as_opened(opened, small, str(folder))
     rows += measure.model_rows(ready, to, name=name, **options)
-    points.append(_point(ready, sensor, rows, name))
+    points.append(_point(ready, to, rows, name))
   (trained / report.ROWS).unlink(missing_ok=True)
   rows_lib.append(trained / report.ROWS, rows)
   files.write_json(trained / report.PRUNED, points)
@@ -113,7 +114,10 @@ def main_job(
 
 
 def _point(
-  opened: models.Opened, sensor: str, rows: list[rows_lib.Row], name: str
+  opened: models.Opened,
+  to: measure.Target,
+  rows: list[rows_lib.Row],
+  name: str,
 ) -> dict[str, Any]:
   """A point of the pruning curve, by the first protocol."""
   row = next(r for r in rows if r.name == name)
@@ -123,7 +127,7 @@ def _point(
     'accuracy': row.value,
     'low': row.low,
     'high': row.high,
-    'images_per_second': measure.images_per_second(opened, sensor),
+    'images_per_second': measure.images_per_second(opened, to),
   }
 
 

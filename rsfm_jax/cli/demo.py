@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--config', default=str(root / 'configs/pretrain/ringmoe_tiny.py')
   )
-  parser.add_argument('--samples', type=int, default=2000)
+  parser.add_argument('--samples', type=int, default=1800)
   parser.add_argument('--seed', type=int, default=0)
 
 

@@ -1,6 +1,7 @@
 """What models know: features of labelled stores, probes, speed."""
 
 from collections.abc import Iterator, Sequence
+import functools
 import math
 import time
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
+from rsfm_jax.models import build
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
@@ -90,15 +92,30 @@ def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
     yield {name: entry[name] for name in ('image', 'valid', 'label')}
 
 
-def encoder(opened: models.Opened, sensor: str):
+def encoder(spec: Any, sensor: str):
   """(params, image) -> {stage: map} for one sensor, dropless."""
+  apply = build.build(spec).apply
 
   def encode(params, image):
-    out = opened.model.apply(params, {sensor: image}, mode='eval')
+    out = apply(params, {sensor: image}, mode='eval')
     maps = {name: m[sensor] for name, m in out.intermediates.items()}
     return maps | {FINAL: out.features[sensor]}
 
   return encode
+
+
+@functools.lru_cache(maxsize=4)
+def extractor(
+  spec: Any,
+  sensor: str,
+  stages: tuple[str, ...],
+  pools: tuple[str, ...],
+  views: features_lib.Views,
+) -> features_lib.Extractor:
+  """The same arguments give the same compiled program."""
+  return features_lib.Extractor(
+    encoder(spec, sensor), stages, pools=pools, views=views
+  )
 
 
 def stage_names(opened: models.Opened) -> list[str]:
@@ -124,11 +141,12 @@ def model_rows(
   seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features."""
-  extract = features_lib.Extractor(
-    encoder(opened, to.sensor.name),
-    stages or stage_names(opened),
-    pools=pools,
-    views=views,
+  extract = extractor(
+    opened.model.spec,
+    to.sensor.name,
+    tuple(stages or stage_names(opened)),
+    tuple(pools),
+    views,
   )
   found = {}
   for split in SPLITS:
@@ -159,28 +177,27 @@ def baseline_rows(
 
 
 def images_per_second(
-  opened: models.Opened,
-  sensor: str,
-  *,
-  batch_size: int = 64,
-  repeats: int = 5,
+  opened: models.Opened, to: Target, *, repeats: int = 5
 ) -> float:
-  """Median speed of the encoder at its own image size, after a warm-up."""
-  spec = opened.model.spec
-  channels = spec.channels[spec.sensors.index(sensor)]
-  image = np.zeros(
-    (batch_size, spec.image_size, spec.image_size, channels), np.float32
-  )
-  run = jax.jit(
-    lambda p, x: opened.model.apply(p, {sensor: x}, mode='eval').features
-  )
+  """Median speed of encoding and pooling a batch of the target's images.
+
+  The program is the one that `model_rows` compiled.
+  """
+  run = extractor(
+    opened.model.spec,
+    to.sensor.name,
+    tuple(stage_names(opened)),
+    ('mean', 'std'),
+    'identity',
+  ).describe
+  image = next(batches(to, 'test'))['image']
   jax.block_until_ready(run(opened.params, image))
   seconds = []
   for _ in range(repeats):
     start = time.perf_counter()
     jax.block_until_ready(run(opened.params, image))
     seconds.append(time.perf_counter() - start)
-  return batch_size / float(np.median(seconds))
+  return len(image) / float(np.median(seconds))
 
 
 def _rows(found, to, name, protocols, checkpoint, seed):

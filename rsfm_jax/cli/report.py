@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.core import files
+from rsfm_jax.core import once
 from rsfm_jax.core import rng
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
@@ -92,6 +92,7 @@ def write(
   if (workdir / PRUNED).exists():
     points = files.read_json(workdir / PRUNED)
   environment = files.read_json(workdir / 'environment.json')['starts'][-1]
+  images = {s: _images(opened, v, s, 8) for s, v in by_sensor.items()}
   report.write_report(
     out,
     [
@@ -108,13 +109,13 @@ def write(
       ),
       report.Section(
         title='Reconstructions',
-        items=_reconstructions(opened, by_sensor),
+        items=_reconstructions(opened, images),
         text='Masked input, input and prediction; complex SAR as total '
         'power in dB.',
       ),
       report.Section(
         title='Features',
-        items=_features(opened, by_sensor),
+        items=_features(opened, images),
         text='The three leading principal components as colours.',
       ),
       report.Section(title='Routing', items=_routing(opened, history)),
@@ -159,30 +160,33 @@ def _images(
 
 
 def _reconstructions(
-  opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+  opened: models.Opened, images: Mapping[str, np.ndarray]
 ) -> list[Any]:
   spec = opened.model.spec
-  if not spec.decoders:
+  if not spec.decoders or not images:
     return []
   side = spec.image_size // spec.stride
-  figures = []
-  for sensor, store in by_sensor.items():
-    images = _images(opened, store, sensor, 8)
-    masks = masks_lib.random_masks(
+  masks = {
+    sensor: masks_lib.random_masks(
       rng.named(rng.key_for(0), 'report', sensor),
-      len(images),
+      len(shown),
       side=side,
       ratio=0.6,
     )
-    predicted = jax.jit(
-      lambda p, x, m, s=sensor: opened.model.apply(
-        p, {s: x}, masks={s: m}
-      ).reconstruction[s]
-    )(opened.params, images, masks)
-    shown, predicted = _displayed(opened, sensor, images, np.asarray(predicted))
+    for sensor, shown in images.items()
+  }
+  predict = once.jit(
+    lambda p, x, m: opened.model.apply(p, x, masks=m).reconstruction
+  )
+  predicted = predict(opened.params, dict(images), masks)
+  figures = []
+  for sensor in images:
+    shown, guess = _displayed(
+      opened, sensor, images[sensor], np.asarray(predicted[sensor])
+    )
     figures.append(
       reconstructions.figure(
-        shown, np.asarray(masks), predicted, sensor=opened.sensors[sensor]
+        shown, np.asarray(masks[sensor]), guess, sensor=opened.sensors[sensor]
       )
     )
   return figures
@@ -207,16 +211,17 @@ def _displayed(opened, sensor, images, predicted):
 
 
 def _features(
-  opened: models.Opened, by_sensor: Mapping[str, stores.Store]
+  opened: models.Opened, images: Mapping[str, np.ndarray]
 ) -> list[Any]:
+  if not images:
+    return []
+  stages = measure.stage_names(opened)
+  encode = once.jit(lambda p, x: opened.model.apply(p, x).intermediates)
+  maps = encode(opened.params, dict(images))
   figures = []
-  names = measure.stage_names(opened)
-  for sensor, store in by_sensor.items():
-    images = _images(opened, store, sensor, 8)
-    encode = jax.jit(measure.encoder(opened, sensor))
-    maps = encode(opened.params, images)
-    shown, _ = _displayed(opened, sensor, images, images)
-    chosen = {n: np.asarray(maps[n]) for n in (names[1], names[-2])}
+  for sensor in images:
+    shown, _ = _displayed(opened, sensor, images[sensor], images[sensor])
+    chosen = {n: np.asarray(maps[n][sensor]) for n in (stages[1], stages[-2])}
     figures.append(
       feature_maps.figure(shown, chosen, sensor=opened.sensors[sensor])
     )

@@ -30,8 +30,13 @@ class Model(NamedTuple):
   abstract: Any
 
 
+@functools.lru_cache(maxsize=64)
 def build(spec: Any) -> Model:
-  """Builds the model of a spec; allocates nothing until `init`."""
+  """Builds the model of a spec; allocates nothing until `init`.
+
+  The same spec gives the same object, so that programs compiled for its
+  `apply` are found again.
+  """
   module = next(m for s, m in MODELS.values() if isinstance(spec, s))
   make = functools.partial(module, spec)
   graphdef, state = nnx.split(

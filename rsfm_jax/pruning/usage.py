@@ -1,10 +1,13 @@
 """How often the experts are used, measured on calibration data."""
 
 from collections.abc import Callable, Iterable, Mapping
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from rsfm_jax.core import once
 
 Tree = Any
 
@@ -37,6 +40,15 @@ class Usage(NamedTuple):
 _FIELDS = Usage._fields[:-1]
 
 
+@functools.lru_cache(maxsize=8)
+def _routed(apply: Callable[..., Any]) -> Callable[..., Any]:
+  def routed(params, images):
+    aux = apply(params, images, mode='eval').aux
+    return {field: getattr(aux, field) for field in _FIELDS}
+
+  return once.jit(routed)
+
+
 def measure(
   apply: Callable[..., Any],
   params: Tree,
@@ -56,11 +68,7 @@ def measure(
     ValueError: no image at all.
   """
 
-  def routed(params, images):
-    aux = apply(params, images, mode='eval').aux
-    return {field: getattr(aux, field) for field in _FIELDS}
-
-  routed = jax.jit(routed)
+  routed = _routed(apply)
   totals: dict[str, np.ndarray] = {}
   seen = np.zeros(len(sensors), np.int64)
   for images in batches:
