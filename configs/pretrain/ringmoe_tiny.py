@@ -12,8 +12,10 @@ from configs import base
 
 def get_config():
   c = base.get_config('tiny')
-  c.data.streams.paired = base.stream(
-    ('opt', 'sar_l1', 'sar_l2', 'ms'), (('scenes', 'train', 1.0),), 16
-  )
-  c.train.total_steps = 180
+  # Each sensor draws scenes of its own; the optical one is what is probed.
+  for sensor in c.model.sensors:
+    c.data.streams[sensor] = base.stream(
+      (sensor,), (('scenes', 'train', 1.0),), 32 if sensor == 'opt' else 8
+    )
+  c.train.total_steps = 220
   return c

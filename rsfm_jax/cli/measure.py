@@ -75,7 +75,24 @@ def target(
 
 
 def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
-  """{'image', 'valid', 'label'} of a split, in order."""
+  """{'image', 'valid', 'label'} of a split, in order.
+
+  Raises:
+    ValueError: the split has no labels.
+  """
+  for entry in _entries(to, split):
+    if 'label' not in entry:
+      raise ValueError(f'{to.store.folder}: split {split!r} has no labels.')
+    yield {name: entry[name] for name in ('image', 'valid', 'label')}
+
+
+def unlabelled(to: Target, split: str | None) -> Iterator[np.ndarray]:
+  """Valid images of a split, batch by batch: f32[B, H, W, C]."""
+  for entry in _entries(to, split):
+    yield entry['image'][entry['valid']]
+
+
+def _entries(to: Target, split: str | None) -> Iterator[dict[str, np.ndarray]]:
   for batch in pipeline.evaluation_batches(
     to.store,
     split,
@@ -86,10 +103,7 @@ def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
     size=to.size,
     missing_bands=to.missing_bands,
   ):
-    entry = batch[to.sensor.name]
-    if 'label' not in entry:
-      raise ValueError(f'{to.store.folder}: split {split!r} has no labels.')
-    yield {name: entry[name] for name in ('image', 'valid', 'label')}
+    yield batch[to.sensor.name]
 
 
 def encoder(spec: Any, sensor: str):
@@ -213,19 +227,3 @@ def _rows(found, to, name, protocols, checkpoint, seed):
     missing_bands=to.missing_bands,
     seed=seed,
   )
-
-
-def unlabelled(to: Target, split: str | None) -> Iterator[np.ndarray]:
-  """Valid images of a split, batch by batch: f32[B, H, W, C]."""
-  for batch in pipeline.evaluation_batches(
-    to.store,
-    split,
-    to.sensor,
-    to.batch_size,
-    statistics=to.statistics,
-    fit=to.fit,
-    size=to.size,
-    missing_bands=to.missing_bands,
-  ):
-    entry = batch[to.sensor.name]
-    yield entry['image'][entry['valid']]
