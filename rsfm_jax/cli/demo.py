@@ -20,7 +20,7 @@ from rsfm_jax.data.synthetic import writing
 from rsfm_jax.models import ringmoe
 from rsfm_jax.sensors import catalogue
 
-HELP = 'the main job on synthetic scenes, five minutes on two cores'
+HELP = 'the main job on synthetic scenes, about seven minutes on two cores'
 TAKES_OVERRIDES = True
 
 
