@@ -1,9 +1,9 @@
 """RingMoE tiny on real scenes of four sensors (experiment E001).
 
-Question: how far does a four-sensor RingMoE of 9.8 M parameters (1.4 M active
+Question: how far does a four-sensor RingMoE of 9.8 M parameters (1.85 M active
 per image) get in half an hour on two CPU cores, measured on EuroSAT?
 Command: `make real SHARED=../shared`.
-Hardware: two CPU cores, 30 minutes.
+Hardware: two CPU cores; 66.5 minutes while shared, see E001.
 Known deviations from RingMoE: size; 32 px crops with 8 px mask units; cosine
 attention; the corrected gate, balance and power target of the fact sheet.
 """
