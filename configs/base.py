@@ -20,8 +20,12 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
 
   # `RingMoESpec`: every field of the architecture.
   c.model = dataclasses.asdict(sizes.ringmoe_spec(size, **model_changes))
-  for name in ('init_std', 'balance_scale'):  # May be None.
-    value, c.model[name] = c.model[name], config_dict.placeholder(float)
+  for name, kind in (
+    ('init_std', float),
+    ('balance_scale', float),
+    ('routing_groups', int),
+  ):  # May be None.
+    value, c.model[name] = c.model[name], config_dict.placeholder(kind)
     c.model[name] = value
 
   # `SimMIMSpec`; the SAR-L1 head is the model's.
@@ -74,9 +78,11 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.train.keep = 2  # Newest checkpoints that stay.
   c.train.log_steps = 10
 
-  # Sizes of the mesh axes; -1 takes what is left of the devices.
+  # Sizes of the mesh axes; -1 takes what is left of the devices. `placement`:
+  # 'sensor' puts each sensor's samples where its experts live, 'exchange'
+  # sends their tokens, 'auto' aligns where sizes allow.
   c.mesh = config_dict.ConfigDict(
-    {'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1}
+    {'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1, 'placement': 'auto'}
   )
   return c
 

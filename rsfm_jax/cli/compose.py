@@ -1,6 +1,7 @@
 """The composition root: config sections to models, streams and steps."""
 
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from rsfm_jax.data import pipeline
 from rsfm_jax.data import store as stores
 from rsfm_jax.models import build
 from rsfm_jax.models import ringmoe
+from rsfm_jax.moe import expert_parallel
 from rsfm_jax.objectives import simmim
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
@@ -46,12 +48,15 @@ def model(config: config_dict.ConfigDict) -> build.Model:
 
 
 def objective(
-  config: config_dict.ConfigDict, built: build.Model
+  config: config_dict.ConfigDict,
+  built: build.Model,
+  placement: expert_parallel.Placement | None = None,
 ) -> simmim.SimMIM:
   section = config.objective.to_dict()
   section['sar_l1_head'] = built.spec.sar_l1_head
   spec = configs.build(simmim.SimMIMSpec, section, key='objective')
-  return simmim.SimMIM(spec, built.apply)
+  encode = functools.partial(built.apply, placement=placement)
+  return simmim.SimMIM(spec, encode)
 
 
 def optimizer(

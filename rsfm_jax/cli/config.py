@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
+import sys
 from typing import Any, TypeVar
 
 from absl import flags
@@ -29,6 +30,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
         f'unknown option {override!r}; overrides look like '
         '--config.train.total_steps=100.'
       )
+  _importable(pathlib.Path(path.split(':')[0]))
   values = flags.FlagValues()
   argv = ['rsfm', f'--config={path}', *overrides]
   config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
@@ -38,6 +40,18 @@ def load(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
     message = ' '.join(str(error).strip('"\'').split())
     raise ValueError(f'--config {path}: {message}') from error
   return values.config
+
+
+def _importable(path: pathlib.Path) -> None:
+  """Lets a file `import configs.base`, whatever started this process.
+
+  `configs` is no part of the installed package: it is found beside the file,
+  or in the checkout that this package runs from.
+  """
+  beside = [p.parent for p in path.resolve().parents if p.name == 'configs']
+  for folder in (*beside, pathlib.Path(__file__).resolve().parents[2]):
+    if str(folder) not in sys.path:
+      sys.path.append(str(folder))
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

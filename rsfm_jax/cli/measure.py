@@ -11,6 +11,7 @@ import numpy as np
 
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
+from rsfm_jax.core import memory
 from rsfm_jax.core import rng
 from rsfm_jax.data import adapt
 from rsfm_jax.data import pipeline
@@ -170,6 +171,7 @@ def model_rows(
       what=f'{name}, {split}',
       total=math.ceil(len(to.store.indices(split)) / to.batch_size),
     )
+  memory.trim()  # Of what compiling took.
   return _rows(found, to, name, protocols, opened.content_hash, seed)
 
 

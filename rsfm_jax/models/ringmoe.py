@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import choices as choices_lib
 from rsfm_jax.core import rng
+from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import rmoe
 from rsfm_jax.moe import routing
@@ -56,11 +57,14 @@ class RingMoESpec:
     choices: experts per token and router, K.
     gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
     capacity_factor: in training; evaluation is dropless.
+    priority: who gets the slots of a full expert; see `moe.routing.route`.
     balance_scale: None takes each router's own expert count; 8 is as coded
       for routers of 4 (Q3).
-    balance_scope: 'mixed' balances the collaborative router over the whole
-      batch; 'per_sensor' is as coded (Q4).
-    routing_groups: capacity and balance are counted in this many slices.
+    balance_scope: 'mixed' balances the collaborative router over each routing
+      group, 'global' over the batch of all devices; 'per_sensor' is as coded
+      (Q4).
+    routing_groups: capacity and balance are counted in this many slices of
+      the batch; None makes one per device that holds samples.
     sar_l1_head: what the SAR-L1 decoder predicts: total power (1 channel) or
       I/Q (8 channels).
     decoders: whether reconstruction decoders are part of the model.
@@ -86,9 +90,10 @@ class RingMoESpec:
   choices: int = 1
   gate: routing.Gate = 'prob'
   capacity_factor: float = 1.2
+  priority: routing.Priority = 'first_come'
   balance_scale: float | None = None
   balance_scope: rmoe.BalanceScope = 'mixed'
-  routing_groups: int = 1
+  routing_groups: int | None = None
   sar_l1_head: SarHead = 'power_l1'
   decoders: bool = True
   remat: swin.Remat = 'none'
@@ -117,7 +122,8 @@ class RingMoESpec:
     for key, allowed in (
       ('attention', ('v1_bias', 'v2_cosine')),
       ('gate', ('prob', 'normalised')),
-      ('balance_scope', ('mixed', 'per_sensor')),
+      ('balance_scope', ('mixed', 'per_sensor', 'global')),
+      ('priority', ('first_come', 'batch', 'random')),
       ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
       ('remat', ('none', *swin.REMAT_POLICIES)),
       ('dtype', ('float32', 'bfloat16')),
@@ -216,6 +222,7 @@ class RingMoE(nnx.Module):
     masks: Images | None = None,
     mode: Literal['train', 'eval'] = 'eval',
     engine: experts.Engine | None = None,
+    placement: expert_parallel.Placement | None = None,
   ) -> Output:
     """Encodes the sensors that are present, and decodes if it can.
 
@@ -225,32 +232,41 @@ class RingMoE(nnx.Module):
         mask token; u divides the token grid.
       mode: 'train' routes by capacity, 'eval' drops nothing.
       engine: overrides the engine of the mode (tests).
+      placement: where samples and experts live on a mesh.
     """
     spec = self.spec
     present = self._check(images)
-    x = jnp.concatenate([self._tokens(images, masks, s) for s in present])
-    segments = tuple(
-      rmoe.Segment(spec.sensors.index(s), len(images[s])) for s in present
+    arrangement = expert_parallel.arrange(
+      [(spec.sensors.index(s), len(images[s])) for s in present],
+      placement,
+      groups=spec.routing_groups if mode == 'train' else None,
+    )
+    keep = placement.keep if placement else lambda y: y
+    x = keep(
+      arrangement.join([self._tokens(images, masks, s) for s in present])
     )
     options = experts.Options(
       engine=engine or ('capacity' if mode == 'train' else 'dropless'),
       choices=spec.choices,
       gate=spec.gate,
       capacity_factor=spec.capacity_factor,
+      priority=spec.priority,
       balance_scale=spec.balance_scale,
     )
-    split = lambda y: _split(y, images, present)
+    split = lambda y: dict(zip(present, arrangement.split(y), strict=True))
     intermediates = {'embed': split(x)}
     auxes = []
     for i in range(len(spec.depths)):
       stage = getattr(self, f'stage_{i}')
       x, aux = stage(
         x,
-        segments=segments,
+        segments=arrangement.segments,
         options=options,
-        groups=spec.routing_groups,
+        groups=arrangement.groups,
         scope=spec.balance_scope,
+        placement=placement,
       )
+      x = keep(x)
       auxes.append(aux)
       intermediates[f'stage_{i}'] = split(x)
       if stage.merge is not None:
@@ -342,12 +358,3 @@ def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
     remat=spec.remat,
     unroll=spec.unroll,
   )
-
-
-def _split(x: Array, images: Images, present: list[str]) -> dict[str, Array]:
-  """Cuts a batch of all sensors into {sensor: its images}."""
-  out, start = {}, 0
-  for sensor in present:
-    out[sensor] = x[start : start + len(images[sensor])]
-    start += len(images[sensor])
-  return out

@@ -1,5 +1,6 @@
 """Balance losses and what there is to know about a routing."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,18 +36,23 @@ def balance_loss(
   groups: routing_lib.TokenGroups,
   *,
   scale: float,
+  pool: Callable[[Array], Array] | None = None,
 ) -> Array:
   """scale^2 * mean over groups and experts of f_e P_e, by set of experts.
 
   f_e is the share of tokens whose first choice is e (before dropping), P_e
   the mean probability. With `scale` = E this is Switch's loss, 1 at balance.
   RingMoE's code has scale 8 for routers of 4 experts (quirk Q3). The mean over
-  groups is also the mean over sets, as each set has as many groups.
+  groups is also the mean over sets, as each set has as many groups. `pool`
+  averages f and P, [G, E], over groups and devices before the product.
   """
   experts = routing.probs.shape[-1]
   first = jax.nn.one_hot(routing.expert[:, 0], experts, dtype=jnp.float32)
   share = jax.lax.stop_gradient(groups.mean(first))
-  return scale**2 * (share * groups.mean(routing.probs)).mean()
+  mass = groups.mean(routing.probs)
+  if pool is not None:
+    share, mass = pool(share), pool(mass)
+  return scale**2 * (share * mass).mean()
 
 
 def z_loss(logits: Array) -> Array:

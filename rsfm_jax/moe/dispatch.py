@@ -5,8 +5,9 @@ other, so that the backward pass gathers too. `oracle` computes every expert
 on every token and is what the tests compare with.
 
 Weights are stacked [S, E, ...] over S sets of E experts (RMoE's specialised
-experts have one set per sensor); a buffer is a list of regions [X, R, D], each
-with the weights of its X row groups.
+experts have one set per sensor). A buffer is cut into columns, one per device
+of the expert axis, each of them into regions [X, R, D] with the weights of
+their X row groups.
 """
 
 from collections.abc import Sequence
@@ -55,6 +56,21 @@ def _gather_rows_backward(inverse, dy):
 gather_rows.defvjp(_gather_rows_forward, _gather_rows_backward)
 
 
+class Region(NamedTuple):
+  """Rows of a column that are computed as one product.
+
+  Attributes:
+    groups: X, row groups; each has the weights of one expert.
+    rows: R of each group.
+    pick: index into the flattened sets x experts of the column's weights,
+      static or traced, i32[X].
+  """
+
+  groups: int
+  rows: int
+  pick: Array | np.ndarray
+
+
 class Plan(NamedTuple):
   """Where every (token, choice) sits in the experts' buffer.
 
@@ -62,44 +78,53 @@ class Plan(NamedTuple):
     slot: i32[N, K], row of the flat buffer; one past the end means dropped.
     owner: i32[rows], n * K + k of the row's token; N * K means empty.
     gate: f32[N, K].
-    regions: (X, R) per region.
-    picks: per region, the index into the flattened sets x experts of each of
-      its X row groups, static or traced, i32[X].
+    regions: of every column; all columns are alike.
+    columns: P.
   """
 
   slot: Array
   owner: Array
   gate: Array
-  regions: tuple[tuple[int, int], ...]
-  picks: tuple[Array | np.ndarray, ...]
+  regions: tuple[Region, ...]
+  columns: int = 1
 
-  def dispatch(self, x: Array) -> list[Array]:
-    """x: [N, D] -> a list of [X, R, D]; empty rows are zeros."""
+  def dispatch(self, x: Array) -> Array:
+    """x: [N, D] -> [P, rows, D]; empty rows are zeros."""
     rows = gather_rows(x, self.owner // self.slot.shape[1], self.slot)
-    sizes = [x * r for x, r in self.regions]
-    stops = np.cumsum(sizes).tolist()
-    return [
-      rows[stop - size : stop].reshape(*shape, -1)
-      for shape, size, stop in zip(self.regions, sizes, stops, strict=True)
-    ]
+    return rows.reshape(self.columns, -1, x.shape[-1])
 
-  def combine(self, parts: Sequence[Array]) -> Array:
-    """A list of [X, R, D] -> [N, D], weighted by the gates; dropped are 0."""
+  def combine(self, y: Array) -> Array:
+    """[P, rows, D] -> [N, D], weighted by the gates; dropped are zeros."""
     n, choices = self.slot.shape
-    dim = parts[0].shape[-1]
-    flat = [part.reshape(-1, dim) for part in parts]
-    y = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
-    out = gather_rows(y, self.slot.reshape(-1), self.owner[:, None])
+    dim = y.shape[-1]
+    flat = y.reshape(-1, dim)
+    out = gather_rows(flat, self.slot.reshape(-1), self.owner[:, None])
     out = out.reshape(n, choices, dim) * self.gate[..., None].astype(y.dtype)
     return out.sum(1)
 
-  def compute(self, x: Array, weights: Weights) -> Array:
-    """x: [N, D] -> [N, D]; weights stacked [S, E, ...]."""
+  def ffn(self, rows: Array, weights: Weights) -> Array:
+    """The experts' FFNs: [P, rows, D] -> [P, rows, D].
+
+    Args:
+      rows: of this column's experts, from P senders.
+      weights: of this column, stacked [S, E / P, ...].
+    """
+    columns, _, dim = rows.shape
     flat = tuple(w.reshape(-1, *w.shape[2:]) for w in weights)
-    out = []
-    for rows, pick in zip(self.dispatch(x), self.picks, strict=True):
-      out.append(mlp.stacked_ffn(rows, *(_pick(w, pick) for w in flat)))
-    return self.combine(out)
+    out, start = [], 0
+    for groups, size, pick in self.regions:
+      part = rows[:, start : start + groups * size]
+      start += groups * size
+      part = part.reshape(columns, groups, size, dim).swapaxes(0, 1)
+      part = part.reshape(groups, columns * size, dim)
+      part = mlp.stacked_ffn(part, *(_pick(w, pick) for w in flat))
+      part = part.reshape(groups, columns, size, dim).swapaxes(0, 1)
+      out.append(part.reshape(columns, groups * size, dim))
+    return out[0] if len(out) == 1 else jnp.concatenate(out, 1)
+
+  def compute(self, x: Array, weights: Weights) -> Array:
+    """x: [N, D] -> [N, D]; weights stacked [S, E, ...], all of them here."""
+    return self.combine(self.ffn(self.dispatch(x), weights))
 
 
 def _pick(weights: Array, pick: Array | np.ndarray) -> Array:
@@ -117,19 +142,30 @@ def by_capacity(
   *,
   experts: int,
   capacities: Sequence[int],
+  columns: int = 1,
 ) -> Plan:
-  """One buffer per set: E x (sum of its groups' capacities) rows.
+  """Per set and expert, as many rows as its groups' capacities together.
 
   Positions at or beyond the capacity of their group are dropped.
+
+  Args:
+    routing: of N tokens.
+    groups: how they are cut.
+    experts: E of each set.
+    capacities: per group.
+    columns: P; column p holds experts p E / P and following of every set.
   """
+  assert experts % columns == 0
   sets = sorted(set(groups.sets))
+  local = experts // columns
   rows_of = {
     s: sum(c for c, t in zip(capacities, groups.sets, strict=True) if t == s)
     for s in sets
   }
+  column = local * sum(rows_of.values())
   # First row of each group inside its set's first expert.
   base, filled = [], dict.fromkeys(sets, 0)
-  ends = np.cumsum([0] + [experts * rows_of[s] for s in sets])
+  ends = np.cumsum([0] + [local * rows_of[s] for s in sets])
   offset = dict(zip(sets, ends))
   for c, s in zip(capacities, groups.sets, strict=True):
     base.append(int(offset[s]) + filled[s])
@@ -138,17 +174,26 @@ def by_capacity(
     [base, [rows_of[s] for s in groups.sets], capacities], np.int32
   ).T
   first, stride, limit = jnp.split(groups.spread(static), 3, axis=-1)
-  total = experts * sum(rows_of.values())
-  slot = first + routing.expert * stride + routing.position
+  total = column * columns
+  slot = first + (routing.expert % local) * stride + routing.position
+  slot += (routing.expert // local) * column
   slot = jnp.where(routing.position < limit, slot, total)
-  picks = [np.arange(s * experts, (s + 1) * experts) for s in sets]
-  regions = [(experts, rows_of[s]) for s in sets]
-  if len(set(regions)) == 1:  # Equal sets are computed as one product.
-    regions = [(experts * len(sets), regions[0][1])]
-    picks = [np.concatenate(picks)]
-  return Plan(
-    slot, _owners(slot, total), routing.gate, tuple(regions), tuple(picks)
-  )
+  regions = _regions([(s, rows_of[s]) for s in sets], local)
+  return Plan(slot, _owners(slot, total), routing.gate, regions, columns)
+
+
+def _regions(
+  rows: Sequence[tuple[int, int]], experts: int
+) -> tuple[Region, ...]:
+  """Neighbouring sets with equally many rows are one product."""
+  out: list[Region] = []
+  for index, size in rows:
+    pick = np.arange(index * experts, (index + 1) * experts)
+    if out and out[-1].rows == size:
+      last = out.pop()
+      pick = np.concatenate([last.pick, pick])
+    out.append(Region(len(pick), size, pick))
+  return tuple(out)
 
 
 def dropless(
@@ -177,9 +222,8 @@ def dropless(
   size = -(-n * choices // block) + used
   owner_block = jnp.searchsorted(last, jnp.arange(size), side='right')
   pick = jnp.minimum(owner_block, total - 1)
-  return Plan(
-    slot, _owners(slot, size * block), routing.gate, ((size, block),), (pick,)
-  )
+  region = Region(size, block, pick)
+  return Plan(slot, _owners(slot, size * block), routing.gate, (region,))
 
 
 def _owners(slot: Array, rows: int) -> Array:

@@ -1,5 +1,6 @@
 """A router and its experts: the routed FFN every MoE layer is made of."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from flax import nnx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.moe import balance
 from rsfm_jax.moe import dispatch
+from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import routing as routing_lib
 from rsfm_jax.nn import linear
 
@@ -27,6 +29,7 @@ class Options(NamedTuple):
     choices: K.
     gate: see `routing.route`.
     capacity_factor: slots per expert relative to perfect balance.
+    priority: who gets the slots; see `routing.route`.
     balance_scale: see `balance.balance_loss`; None takes the number of experts.
   """
 
@@ -34,23 +37,46 @@ class Options(NamedTuple):
   choices: int = 1
   gate: routing_lib.Gate = 'prob'
   capacity_factor: float = 1.2
+  priority: routing_lib.Priority = 'first_come'
   balance_scale: float | None = None
 
 
-class Routed(NamedTuple):
-  """What a routed FFN did.
+class Weights(NamedTuple):
+  """Of a router and its experts; S sets, E experts of which E' are here.
 
   Attributes:
-    balance: balance loss, a scalar.
+    router: [S, D, E].
+    w_in: [S, E', D, F].
+    b_in: [S, E', F].
+    w_out: [S, E', F, D].
+    b_out: [S, E', D].
+  """
+
+  router: Array
+  w_in: Array
+  b_in: Array
+  w_out: Array
+  b_out: Array
+
+
+class Routed(NamedTuple):
+  """Tokens that know their experts and may be on their way.
+
+  Attributes:
+    balance: balance loss of these tokens, a scalar.
     z: router z-loss, a scalar.
     routing: the decision for every token.
     dropped: bool[N, K].
+    plan: where they sit in the experts' buffer; None for the oracle.
+    rows: what this device's experts have to compute, [P, rows, D].
   """
 
   balance: Array
   z: Array
   routing: routing_lib.Routing
   dropped: Array
+  plan: dispatch.Plan | None
+  rows: Array | None
 
 
 class RoutedExperts(nnx.Module):
@@ -82,6 +108,14 @@ class RoutedExperts(nnx.Module):
     self.b_out = nnx.Param(jnp.zeros((*lead, experts, dim)))
     self.sets = sets
 
+  @property
+  def weights(self) -> Weights:
+    """With the axis of sets, whatever `sets` is."""
+    found = (self.router, self.w_in, self.b_in, self.w_out, self.b_out)
+    return Weights(
+      *(w[...][None] if self.sets is None else w[...] for w in found)
+    )
+
   def __call__(
     self,
     x: Array,
@@ -89,40 +123,89 @@ class RoutedExperts(nnx.Module):
     options: Options,
   ) -> tuple[Array, Routed]:
     """x: [N, D] -> ([N, D] in the dtype of x, what was done)."""
-    router, *weights = (
-      w[...][None] if self.sets is None else w[...]
-      for w in (self.router, self.w_in, self.b_in, self.w_out, self.b_out)
+    sent = send(x, self.weights, groups, options)
+    return compute(x, sent, self.weights, groups), sent
+
+
+def send(
+  x: Array,
+  weights: Weights,
+  groups: routing_lib.TokenGroups,
+  options: Options,
+  axes: expert_parallel.Axes = expert_parallel.LOCAL,
+  pool: Callable[[Array], Array] | None = None,
+) -> Routed:
+  """Routes tokens and sends them to the devices of their experts.
+
+  x: [N, D]. What follows in the program runs while they travel. `pool`: see
+  `balance.balance_loss`.
+  """
+  logits = router_logits(x, weights.router, groups)
+  experts, here = weights.router.shape[-1], weights.w_in.shape[1]
+  choices = min(options.choices, experts)
+  routing = routing_lib.route(
+    logits,
+    groups,
+    choices=choices,
+    gate=options.gate,
+    priority=options.priority,
+  )
+  scale = options.balance_scale or experts
+  losses = (
+    balance.balance_loss(routing, groups, scale=scale, pool=pool),
+    balance.z_loss(logits),
+  )
+  dropped = jnp.zeros(routing.expert.shape, bool)
+  if options.engine == 'oracle':
+    return Routed(*losses, routing, dropped, None, None)
+  if options.engine == 'dropless':
+    plan = dispatch.dropless(routing, groups, experts=experts)
+    return Routed(*losses, routing, dropped, plan, plan.dispatch(x))
+  capacities = [
+    routing_lib.capacity(
+      size, experts, choices=choices, factor=options.capacity_factor
     )
-    logits = router_logits(x, router, groups)
-    experts = router.shape[-1]
-    choices = min(options.choices, experts)
-    routing = routing_lib.route(
-      logits, groups, choices=choices, gate=options.gate
-    )
-    capacities = None
-    dropped = jnp.zeros(routing.expert.shape, bool)
-    if options.engine == 'capacity':
-      capacities = [
-        routing_lib.capacity(
-          size, experts, choices=choices, factor=options.capacity_factor
-        )
-        for size in groups.sizes
-      ]
-      limit = groups.spread(jnp.array(capacities, jnp.int32)[:, None])
-      dropped = routing.position >= limit
-    if options.engine == 'oracle':
-      y = dispatch.oracle(x, routing, groups, tuple(weights))
-    elif capacities is None:
-      plan = dispatch.dropless(routing, groups, experts=experts)
-      y = plan.compute(x, tuple(weights))
-    else:
-      plan = dispatch.by_capacity(
-        routing, groups, experts=experts, capacities=capacities
-      )
-      y = plan.compute(x, tuple(weights))
-    scale = options.balance_scale or experts
-    loss = balance.balance_loss(routing, groups, scale=scale)
-    return y, Routed(loss, balance.z_loss(logits), routing, dropped)
+    for size in groups.sizes
+  ]
+  limit = groups.spread(jnp.array(capacities, jnp.int32)[:, None])
+  plan = dispatch.by_capacity(
+    routing,
+    groups,
+    experts=experts,
+    capacities=capacities,
+    columns=experts // here,
+  )
+  rows = axes.send(plan.dispatch(x))
+  return Routed(*losses, routing, routing.position >= limit, plan, rows)
+
+
+def compute(
+  x: Array,
+  sent: Routed,
+  weights: Weights,
+  groups: routing_lib.TokenGroups,
+  axes: expert_parallel.Axes = expert_parallel.LOCAL,
+) -> Array:
+  """The experts' outputs, back at their tokens: [N, D].
+
+  Under a tensor axis the result is this device's part of a sum. Engines that
+  drop nothing gather all experts: their buffers have no static split.
+  """
+  products = weights[1:]
+  if axes.tensor:
+    b_out = weights.b_out / jax.lax.axis_size(axes.tensor)
+    products = (*products[:3], b_out)
+  if (
+    sent.plan is None
+    or sent.plan.columns * weights.w_in.shape[1] < (weights.router.shape[-1])
+  ):
+    products = tuple(axes.gather(w) for w in products)
+  if sent.plan is None:
+    return dispatch.oracle(x, sent.routing, groups, products)
+  rows = sent.plan.ffn(sent.rows, products)
+  if sent.plan.columns > 1:
+    rows = axes.send(rows)
+  return sent.plan.combine(rows)
 
 
 def router_logits(

@@ -1,25 +1,31 @@
 """RMoE: sensor-specialised, collaborative and shared experts (RingMoE).
 
 y = specialised_m(x) + collaborative(x) + shared(x), a plain sum. The sensor of
-every token is known statically: the batch is a concatenation of sensors, and a
-`Segment` says whose images stand where.
+every token is known statically: the batch is a concatenation of segments, and
+a `Segment` says whose images stand where.
 """
 
+from collections.abc import Sequence
+import functools
 from typing import Literal, NamedTuple
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rsfm_jax.core import rng
 from rsfm_jax.moe import balance
+from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import routing
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import mlp
+from rsfm_jax.sharding import mesh as meshes
 
 Array = jax.Array
-BalanceScope = Literal['mixed', 'per_sensor']
+P = PartitionSpec
+BalanceScope = Literal['mixed', 'per_sensor', 'global']
 
 
 class Segment(NamedTuple):
@@ -99,84 +105,187 @@ class RMoE(nnx.Module):
     )
     self.sensors = sensors
 
+  @property
+  def weights(self) -> 'Weights':
+    routed = (self.specialised, self.collaborative)
+    return Weights(
+      self.shared.weights, *(None if r is None else r.weights for r in routed)
+    )
+
   def __call__(
     self,
     x: Array,
     *,
-    segments: tuple[Segment, ...],
+    segments: Sequence[Segment],
     options: experts.Options,
     groups: int = 1,
+    slices: int = 1,
     scope: BalanceScope = 'mixed',
+    placement: expert_parallel.Placement | None = None,
   ) -> tuple[Array, RMoEAux]:
     """x: [B, H, W, D] -> ([B, H, W, D], aux).
 
     Args:
       x: images of all sensors, concatenated in the order of `segments`.
-      segments: who stands where.
+      segments: who stands where; a sensor may come back.
       options: how tokens are routed.
-      groups: capacity and balance are counted in this many equal slices.
-      scope: whether the collaborative router balances over the mixed batch or
-        inside every sensor (as RingMoE's code does; quirk Q4).
+      groups: the collaborative experts count capacity and balance in this many
+        equal slices of the batch.
+      slices: the specialised ones in this many equal slices of each segment.
+      scope: whether the collaborative router balances over each slice, inside
+        every sensor (as RingMoE's code does; quirk Q4), or over the whole
+        batch on all devices.
+      placement: where samples and experts live; the segments must then be
+        those of an `expert_parallel.Arrangement`.
     """
-    shape = x.shape
-    per_image = shape[1] * shape[2]
-    x = x.reshape(-1, shape[-1])
-    parts = [(s.sensor, s.images * per_image) for s in segments]
-    by_sensor = routing.TokenGroups.cut(parts)
-    y = self.shared(x)
-    branches = []
-    for routed, tokens in (
-      (self.specialised, parts),
-      (self.collaborative, _common_parts(parts, scope)),
-    ):
-      if routed is None:
-        branches.append(None)
-        continue
-      cut = routing.TokenGroups.cut(tokens, slices=groups)
-      out, done = routed(x, cut, options)
-      usage = balance.usage(done.routing, done.dropped, by_sensor)
-      branches.append(_Branch(done.balance, done.z, usage))
-      y = y + out
-    return y.reshape(shape), self._aux(segments, *branches)
+    segments = tuple(Segment(*s) for s in segments)
+    run = functools.partial(
+      forward,
+      sensors=self.sensors,
+      options=options,
+      slices=slices,
+      scope=scope,
+    )
+    if placement is None:
+      return run(self.weights, x, segments=segments, groups=groups)
+    shards = placement.shards
+    run = functools.partial(
+      run,
+      segments=segments[: len(segments) // shards],
+      groups=groups // shards,
+      axes=placement.axes,
+    )
+    batch = P(meshes.BATCH_AXES)
+    weights = jax.tree.map(lambda w: w.astype(x.dtype), self.weights)
+    weights = weights.with_routers(self.weights)
+    return jax.shard_map(
+      run,
+      mesh=placement.mesh,
+      in_specs=(weights.specs(placement.kind), batch),
+      out_specs=(batch, _aux_specs(placement.kind)),
+    )(weights, x)
 
-  def _aux(
-    self,
-    segments: tuple[Segment, ...],
-    special: '_Branch | None',
-    common: '_Branch | None',
-  ) -> RMoEAux:
-    """Puts the segments' values at the rows of their sensors."""
-    index = jnp.array([s.sensor for s in segments])
-    empty = _Branch(
-      jnp.zeros(()),
-      jnp.zeros(()),
-      balance.Usage(*(jnp.zeros((self.sensors, n)) for n in (0, 0, 0, 1, 1))),
+
+class Weights(NamedTuple):
+  """Of one layer; absent branches are None.
+
+  Attributes:
+    shared: w_in [1, D, F], b_in [1, F], w_out [1, F, D], b_out [1, D].
+    specialised: M sets.
+    collaborative: one set.
+  """
+
+  shared: tuple[Array, ...]
+  specialised: experts.Weights | None
+  collaborative: experts.Weights | None
+
+  def with_routers(self, other: 'Weights') -> 'Weights':
+    """Routers of `other`: they stay in float32."""
+    swap = lambda a, b: None if a is None else a._replace(router=b.router)
+    return Weights(
+      self.shared,
+      swap(self.specialised, other.specialised),
+      swap(self.collaborative, other.collaborative),
     )
 
-    def place(values: Array) -> Array:
-      values = values.reshape(len(segments), -1)
-      zeros = jnp.zeros((self.sensors, values.shape[-1]))
-      return zeros.at[index].set(values)
+  def specs(self, kind: expert_parallel.Kind) -> 'Weights':
+    """How each weight is cut where the layer computes."""
 
-    branches = [
-      empty if b is None else b._replace(usage=jax.tree.map(place, b.usage))
-      for b in (special, common)
-    ]
-    usages = [b.usage for b in branches]
-    images = jnp.array([[s.images] for s in segments], jnp.float32)
-    return RMoEAux(
-      balance=sum(b.balance for b in branches),
-      z=sum(b.z for b in branches),
-      specialised_load=usages[0].load,
-      collaborative_load=usages[1].load,
-      specialised_mass=usages[0].mass,
-      collaborative_mass=usages[1].mass,
-      specialised_gate=usages[0].gate,
-      collaborative_gate=usages[1].gate,
-      share=place(images / images.sum())[:, 0],
-      dropped=jnp.concatenate([u.dropped for u in usages], -1),
-      entropy=jnp.concatenate([u.entropy for u in usages], -1),
+    def routed(sets: str | None, of: str | None) -> experts.Weights:
+      return experts.Weights(
+        P(sets),
+        P(sets, of, None, 'tensor'),
+        P(sets, of, 'tensor'),
+        P(sets, of, 'tensor'),
+        P(sets, of),
+      )
+
+    special = ('expert', None) if kind == 'sensor' else (None, 'expert')
+    return Weights(
+      (P(None, None, 'tensor'), P(None, 'tensor'), P(None, 'tensor'), P()),
+      None if self.specialised is None else routed(*special),
+      None if self.collaborative is None else routed(None, 'expert'),
     )
+
+
+def forward(
+  weights: Weights,
+  x: Array,
+  *,
+  segments: tuple[Segment, ...],
+  sensors: int,
+  options: experts.Options,
+  groups: int = 1,
+  slices: int = 1,
+  scope: BalanceScope = 'mixed',
+  axes: expert_parallel.Axes = expert_parallel.LOCAL,
+) -> tuple[Array, RMoEAux]:
+  """One device's part of the layer; see `RMoE.__call__`.
+
+  The collaborative tokens leave first: the shared and the specialised experts
+  compute while they travel.
+  """
+  shape = x.shape
+  per_image = shape[1] * shape[2]
+  x = x.reshape(-1, shape[-1])
+  parts = [(s.sensor, s.images * per_image) for s in segments]
+  # Sensors may be cut over the expert axis; then all their experts are here.
+  at_home = axes
+  if axes.sensors:
+    at_home = axes._replace(expert=None, batch=axes.beside_sensors)
+  branches = {}
+  for name, cut, of in (
+    ('collaborative', _common(parts, scope, groups, slices), axes),
+    ('specialised', routing.TokenGroups.cut(parts, slices=slices), at_home),
+  ):
+    own = getattr(weights, name)
+    if own is not None:
+      pool = None
+      if scope == 'global':
+        pool = lambda v, c=cut, a=of: a.mean(c.mean_by_set(v))
+      sent = experts.send(x, own, cut, options, of, pool)
+      branches[name] = (sent, own, cut, of)
+  y = _shared(x, weights.shared, axes)
+  for name in ('specialised', 'collaborative'):
+    if name in branches:
+      y = y + experts.compute(x, *branches[name])
+  y = axes.total(y).reshape(shape)
+  by_sensor = routing.TokenGroups.cut(parts)
+  done = {}
+  for name, (sent, _, _, of) in branches.items():
+    left = axes
+    if scope == 'global':  # The others are averaged already.
+      left = axes._replace(batch=tuple(set(axes.batch) - set(of.batch)))
+    usage = balance.usage(sent.routing, sent.dropped, by_sensor)
+    done[name] = _Branch(left.mean(sent.balance), axes.mean(sent.z), usage)
+  return y, _aux(done, segments, sensors, axes)
+
+
+def _shared(
+  x: Array, weights: tuple[Array, ...], axes: expert_parallel.Axes
+) -> Array:
+  w_in, b_in, w_out, b_out = weights
+  if axes.tensor:
+    b_out = b_out / jax.lax.axis_size(axes.tensor)
+  return mlp.stacked_ffn(x[None], w_in, b_in, w_out, b_out)[0]
+
+
+def _common(
+  parts: list[tuple[int, int]], scope: BalanceScope, groups: int, slices: int
+) -> routing.TokenGroups:
+  """The collaborative experts are one set for everybody."""
+  if scope == 'per_sensor':
+    everybody = [(0, tokens) for _, tokens in parts]
+    return routing.TokenGroups.cut(everybody, slices=slices)
+  total = sum(tokens for _, tokens in parts)
+  return routing.TokenGroups.cut([(0, total)], slices=groups)
+
+
+def _aux_specs(kind: expert_parallel.Kind) -> RMoEAux:
+  """Scalars are whole; rows of sensors are cut where sensors are."""
+  rows = P('expert') if kind == 'sensor' else P()
+  specs = RMoEAux(*(rows for _ in RMoEAux._fields))
+  return specs._replace(balance=P(), z=P())
 
 
 class _Branch(NamedTuple):
@@ -187,10 +296,53 @@ class _Branch(NamedTuple):
   usage: balance.Usage
 
 
-def _common_parts(
-  parts: list[tuple[int, int]], scope: BalanceScope
-) -> list[tuple[int, int]]:
-  """The collaborative experts are one set for everybody."""
-  if scope == 'mixed':
-    return [(0, sum(tokens for _, tokens in parts))]
-  return [(0, tokens) for _, tokens in parts]
+def _aux(
+  branches: dict[str, _Branch],
+  segments: tuple[Segment, ...],
+  sensors: int,
+  axes: expert_parallel.Axes,
+) -> RMoEAux:
+  """Puts the segments' values at the rows of their sensors.
+
+  Where sensors are cut over an axis, each column has the rows of its own.
+  """
+  rest = axes._replace(batch=axes.beside_sensors)
+  index = jnp.array([s.sensor for s in segments])
+  repeats = len(segments) // len({s.sensor for s in segments})
+
+  columns = jax.lax.axis_size(axes.sensors) if axes.sensors else 1
+  rows = sensors // columns
+
+  def place(values: Array) -> Array:
+    values = values.reshape(len(segments), -1) / repeats
+    out = jnp.zeros((rows, values.shape[-1])).at[index].add(values)
+    return rest.mean(out)
+
+  zero = jnp.zeros(())
+  empty = _Branch(
+    zero,
+    zero,
+    balance.Usage(*(jnp.zeros((rows, n)) for n in (0, 0, 0, 1, 1))),
+  )
+  placed = {
+    name: b._replace(usage=jax.tree.map(place, b.usage))
+    for name, b in branches.items()
+  }
+  pair = [placed.get(n, empty) for n in ('specialised', 'collaborative')]
+  usages = [b.usage for b in pair]
+  images = jnp.array([[s.images] for s in segments], jnp.float32)
+  # `place` averages over a sensor's segments; a share adds them up.
+  share = place(images / images.sum())[:, 0] * repeats / columns
+  return RMoEAux(
+    balance=sum(b.balance for b in pair),
+    z=sum(b.z for b in pair),
+    specialised_load=usages[0].load,
+    collaborative_load=usages[1].load,
+    specialised_mass=usages[0].mass,
+    collaborative_mass=usages[1].mass,
+    specialised_gate=usages[0].gate,
+    collaborative_gate=usages[1].gate,
+    share=share,
+    dropped=jnp.concatenate([u.dropped for u in usages], -1),
+    entropy=jnp.concatenate([u.entropy for u in usages], -1),
+  )

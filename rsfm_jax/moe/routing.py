@@ -15,6 +15,10 @@ import numpy as np
 
 Array = jax.Array
 Gate = Literal['prob', 'normalised']
+Priority = Literal['first_come', 'batch', 'random']
+
+# Tokens counted at once by `positions`: a triangular product per block.
+_BLOCK = 64
 
 
 class TokenGroups(NamedTuple):
@@ -65,6 +69,12 @@ class TokenGroups(NamedTuple):
       return values.reshape(len(self.sizes), -1, *values.shape[1:]).mean(1)
     return jnp.stack([values[s].mean(0) for s in self.slices])
 
+  def mean_by_set(self, values: Array) -> Array:
+    """[G, E] -> [sets in use, E], the mean over the groups of each set."""
+    member = np.array(sorted(set(self.sets)))[:, None] == np.array(self.sets)
+    share = (member / member.sum(1, keepdims=True)).astype(np.float32)
+    return jnp.matmul(share, values, precision=jax.lax.Precision.HIGHEST)
+
   def spread(self, values: Array | np.ndarray) -> Array:
     """[G, ...] -> [N, ...], the group's value at each of its tokens."""
     values = jnp.asarray(values)
@@ -87,8 +97,8 @@ class Routing(NamedTuple):
   Attributes:
     expert: chosen expert of the token's set, i32[N, K].
     gate: weight of the choice, f32[N, K].
-    position: rank among the group's tokens with the same expert: first come
-      first served, all first choices before all second ones, i32[N, K].
+    position: rank among the group's tokens with the same expert, all first
+      choices before all second ones, i32[N, K]; see `Priority`.
     probs: f32[N, E].
   """
 
@@ -110,6 +120,7 @@ def route(
   *,
   choices: int = 1,
   gate: Gate = 'prob',
+  priority: Priority = 'first_come',
 ) -> Routing:
   """Softmax over the experts, then the `choices` most probable ones.
 
@@ -121,6 +132,10 @@ def route(
       from the task loss; 'normalised' divides by the sum over the choices,
       which for K = 1 is the constant 1 without a gradient (what RingMoE's code
       does; quirk Q1 of its fact sheet).
+    priority: who comes first where an expert's slots run out. 'first_come'
+      is the order of the batch; 'batch' is the order of the largest
+      probability (V-MoE's batch priority routing); 'random' is an order by
+      the bits of the logits, another one at every step.
 
   Returns:
     The routing; positions are counted before anything is dropped.
@@ -137,21 +152,76 @@ def route(
     weight = jnp.ones_like(weight)
   elif gate == 'normalised':
     weight = weight / (weight.sum(-1, keepdims=True) + 1e-9)
-  position = positions(expert, groups, experts=logits.shape[-1])
+  order = None if priority == 'first_come' else _order(probs, groups, priority)
+  position = positions(expert, groups, experts=logits.shape[-1], order=order)
   return Routing(expert, weight, position, probs)
 
 
-def positions(expert: Array, groups: TokenGroups, *, experts: int) -> Array:
-  """How many choices of the same group and expert come before: i32[N, K]."""
+def _order(probs: Array, groups: TokenGroups, priority: Priority) -> Array:
+  """Tokens of each group by falling priority: i32[N], a permutation."""
+  if priority == 'batch':
+    rank = -probs.max(-1)
+  else:
+    bits = jax.lax.bitcast_convert_type(probs.max(-1), jnp.uint32)
+    rank = bits * jnp.uint32(2654435769)  # Fibonacci hashing.
+  index = np.repeat(np.arange(len(groups.sizes)), groups.sizes)
+  tokens = jnp.arange(groups.tokens, dtype=jnp.int32)
+  rank = jax.lax.stop_gradient(rank)
+  keys = (jnp.asarray(index, jnp.int32), rank, tokens)
+  return jax.lax.sort(keys, num_keys=2)[-1]
+
+
+def positions(
+  expert: Array,
+  groups: TokenGroups,
+  *,
+  experts: int,
+  order: Array | None = None,
+) -> Array:
+  """How many choices of the same group and expert come before: i32[N, K].
+
+  Args:
+    expert: i32[N, K].
+    groups: each counts for itself.
+    experts: E.
+    order: i32[N], tokens by falling priority inside each group; None counts
+      in the order of the batch.
+  """
+  if order is not None:
+    ranks = positions(expert[order], groups, experts=experts)
+    inverse = (
+      jnp.zeros_like(order)
+      .at[order]
+      .set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
+    )
+    return ranks[inverse]
   starts = np.cumsum((0, *groups.sizes))[:-1]
-  taken = jnp.zeros((len(groups.sizes), experts), jnp.int32)
+  taken = jnp.zeros((len(groups.sizes), experts), jnp.float32)
   out = []
   for k in range(expert.shape[1]):
-    onehot = jax.nn.one_hot(expert[:, k], experts, dtype=jnp.int32)
-    before = jnp.cumsum(onehot, axis=0) - onehot
+    onehot = jax.nn.one_hot(expert[:, k], experts)
+    before = _count_before(onehot)
     at_start = before[starts]
     rank = before - groups.spread(at_start - taken)
     out.append((rank * onehot).sum(-1))
-    totals = jnp.concatenate([before[starts[1:]], onehot.sum(0)[None]])
-    taken = taken + totals - at_start
-  return jnp.stack(out, -1)
+    last = before[-1:] + onehot[-1:]
+    taken = taken + jnp.concatenate([at_start[1:], last]) - at_start
+  return jnp.stack(out, -1).astype(jnp.int32)
+
+
+def _count_before(onehot: Array) -> Array:
+  """Exclusive running sums over the rows: f32[N, E], exact below 2^24.
+
+  A triangular product inside blocks and running sums over the blocks: zeros
+  and ones are exact in any precision of a product, and matrix units as well
+  as CPUs do this faster than a running sum over all rows.
+  """
+  n, experts = onehot.shape
+  blocks = -(-n // _BLOCK)
+  padded = jnp.pad(onehot, ((0, blocks * _BLOCK - n), (0, 0)))
+  cut = padded.reshape(blocks, _BLOCK, experts)
+  lower = jnp.asarray(np.tri(_BLOCK, k=-1, dtype=np.float32))
+  inside = jnp.einsum('ts,bse->bte', lower, cut)
+  totals = cut.sum(1)
+  carried = jnp.cumsum(totals, 0) - totals
+  return (inside + carried[:, None]).reshape(-1, experts)[:n]

@@ -152,8 +152,13 @@ def _attend_backward(saved, dy):
   dbias = dlogits.reshape(-1, *bias.shape).sum(0)
   dlogits = dlogits.astype(q.dtype)
   dq = jnp.einsum('xnts,xnsk->xntk', dlogits, k)
-  dk = jnp.einsum('xnts,xntk->xnsk', dlogits, q)
-  dv = jnp.einsum('xnts,xntk->xnsk', weights, dy)
+  # XLA:CPU contracts a leading axis of many small products element by element;
+  # the barrier keeps it from folding the transposes back into the products.
+  turned = jax.lax.optimization_barrier(
+    (dlogits.swapaxes(2, 3), weights.swapaxes(2, 3))
+  )
+  dk = jnp.einsum('xnst,xntk->xnsk', turned[0], q)
+  dv = jnp.einsum('xnst,xntk->xnsk', turned[1], dy)
   return dq, dk, dv, dbias
 
 

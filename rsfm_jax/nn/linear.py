@@ -1,5 +1,7 @@
 """Dense layers and layer normalisation with explicit precision."""
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -58,11 +60,39 @@ class LayerNorm(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """x: [..., D] -> [..., D], in the dtype of `x`."""
-    y = x.astype(jnp.float32)
-    mean = y.mean(-1, keepdims=True)
-    centred = y - mean
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    shape = (1,) * (y.ndim - 1) + (-1,)
-    y = centred * jax.lax.rsqrt(variance + self.eps)
-    y = y * self.scale[...].reshape(shape) + self.bias[...].reshape(shape)
-    return y.astype(x.dtype)
+    return normalise(x, self.scale[...], self.bias[...], self.eps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise(x: Array, scale: Array, bias: Array, eps: float) -> Array:
+  """Layer normalisation of [..., D] by float32 statistics.
+
+  The written VJP keeps the input, its mean and its inverse deviation; autodiff
+  would keep float32 copies of every step between.
+  """
+  return _normalise_forward(x, scale, bias, eps)[0]
+
+
+def _normalise_forward(x, scale, bias, eps):
+  y = x.astype(jnp.float32)
+  mean = y.mean(-1, keepdims=True)
+  inverse = jax.lax.rsqrt(jnp.square(y - mean).mean(-1, keepdims=True) + eps)
+  shape = (1,) * (y.ndim - 1) + (-1,)
+  y = (y - mean) * inverse * scale.reshape(shape) + bias.reshape(shape)
+  return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _normalise_backward(eps, saved, dy):
+  del eps
+  x, scale, mean, inverse = saved
+  shape = (1,) * (x.ndim - 1) + (-1,)
+  rows = tuple(range(x.ndim - 1))
+  dy = dy.astype(jnp.float32)
+  unit = (x.astype(jnp.float32) - mean) * inverse
+  inner = dy * scale.reshape(shape)
+  along = (inner * unit).mean(-1, keepdims=True)
+  dx = inverse * (inner - inner.mean(-1, keepdims=True) - unit * along)
+  return dx.astype(x.dtype), (dy * unit).sum(rows), dy.sum(rows)
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)

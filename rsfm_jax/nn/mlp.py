@@ -81,8 +81,13 @@ class Mlp(nnx.Module):
     self.w_out = nnx.Param(linear.truncated_normal(k_out, (hidden, dim), std))
     self.b_out = nnx.Param(jnp.zeros(dim))
 
+  @property
+  def weights(self) -> tuple[Array, Array, Array, Array]:
+    """w_in [1, D, F], b_in [1, F], w_out [1, F, D], b_out [1, D]."""
+    found = (self.w_in, self.b_in, self.w_out, self.b_out)
+    return tuple(w[...][None] for w in found)
+
   def __call__(self, x: Array) -> Array:
     """x: [..., D] -> [..., D]."""
     flat = x.reshape(1, -1, x.shape[-1])
-    weights = (self.w_in, self.b_in, self.w_out, self.b_out)
-    return stacked_ffn(flat, *(w[...][None] for w in weights)).reshape(x.shape)
+    return stacked_ffn(flat, *self.weights).reshape(x.shape)

@@ -98,5 +98,7 @@ class SwinStage(nnx.Module):
     if self.remat != 'none':
       body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat])
     pairs = jax.tree.map(lambda w: w.reshape(-1, pair, *w.shape[1:]), state)
+    if self.depth == pair:  # A loop of one would still stack what it keeps.
+      return body(x, jax.tree.map(lambda w: w[0], pairs))
     x, aux = jax.lax.scan(body, x, pairs, unroll=self.unroll)
     return x, jax.tree.map(lambda a: a.reshape(self.depth, *a.shape[2:]), aux)

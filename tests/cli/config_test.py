@@ -1,6 +1,9 @@
 """Configs: every shipped one builds; typos are named with their neighbours."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -63,3 +66,20 @@ def test_two_durations_for_one_thing_are_refused():
   config = configs.load(TINY, ['--config.optim.warmup_steps=10'])
   with pytest.raises(ValueError, match='warmup_steps.*warmup_percent'):
     compose.optimizer(config, total_steps=100, batch_size=8)
+
+
+def test_a_config_is_found_by_the_console_script_from_anywhere(tmp_path):
+  """Nothing puts the checkout on the path of an installed program."""
+  code = (
+    'import sys; sys.path = [p for p in sys.path if p not in ("", sys.argv[1])]'
+    '; from rsfm_jax.cli import config; '
+    'print(config.load(sys.argv[1] + "/configs/pretrain/ringmoe_tiny.py").seed)'
+  )
+  found = subprocess.run(
+    [sys.executable, '-c', code, ROOT.as_posix()],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+  )
+  assert found.stdout.strip() == '0', found.stderr

@@ -136,9 +136,9 @@ def test_capacity_by_hand():
   np.testing.assert_array_equal(plan.slot[:, 0], [0, 1, 2, 4, 3])
   np.testing.assert_array_equal(plan.owner, [0, 1, 2, 4])
   x = jnp.arange(1.0, 6.0).reshape(5, 1)
-  (buffer,) = plan.dispatch(x)
-  np.testing.assert_array_equal(buffer[..., 0], [[1, 2], [3, 5]])
-  back = plan.combine([10 * buffer])
+  buffer = plan.dispatch(x)
+  np.testing.assert_array_equal(buffer[..., 0], [[1, 2, 3, 5]])
+  back = plan.combine(10 * buffer)
   np.testing.assert_array_equal(back[:, 0], [10, 20, 30, 0, 50])
 
 
@@ -151,7 +151,7 @@ def test_second_choices_are_dropped_before_first_ones_by_hand():
   np.testing.assert_array_equal(routing.position, [[0, 2], [0, 1], [1, 2]])
   plan = dispatch.by_capacity(routing, groups, experts=2, capacities=[2])
   np.testing.assert_array_equal(plan.slot, [[2, 4], [0, 3], [1, 4]])
-  y = plan.combine([jnp.array([[[1.0], [1.0]], [[10.0], [10.0]]])])
+  y = plan.combine(jnp.array([[[1.0], [1.0], [10.0], [10.0]]]))
   # Token 0 keeps expert 1, token 1 both, token 2 expert 0.
   np.testing.assert_allclose(y[:, 0], [7.0, 0.6 + 4.0, 0.8], rtol=1e-6)
 
@@ -162,8 +162,8 @@ def test_groups_do_not_share_capacity_by_hand():
   plan = dispatch.by_capacity(routing, groups, experts=2, capacities=[2, 1])
   dropped = plan.slot[:, 0] == 6
   np.testing.assert_array_equal(dropped, [False, False, True, False, True])
-  (buffer,) = plan.dispatch(jnp.arange(1.0, 6.0).reshape(5, 1))
-  np.testing.assert_array_equal(buffer[..., 0], [[1, 2, 4], [0, 0, 0]])
+  buffer = plan.dispatch(jnp.arange(1.0, 6.0).reshape(5, 1))
+  np.testing.assert_array_equal(buffer[..., 0], [[1, 2, 4, 0, 0, 0]])
 
 
 def test_dropped_tokens_get_exactly_zero_and_no_gradient():

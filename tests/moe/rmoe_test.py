@@ -58,7 +58,7 @@ def backward(graphdef, params, x, *, how):
 
   def total(params, x):
     y, aux = nnx.merge(graphdef, params)(
-      x, segments=segments, options=options, groups=groups
+      x, segments=segments, options=options, groups=groups, slices=groups
     )
     cotangent = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
     return (y * cotangent).sum() + aux.balance + aux.z, y

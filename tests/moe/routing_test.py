@@ -8,6 +8,7 @@ import pytest
 from rsfm_jax.moe import routing
 
 EQUAL = routing.TokenGroups((6, 6, 6), (0, 1, 0))
+ONE = routing.TokenGroups((64,), (0,))
 UNEQUAL = routing.TokenGroups((2, 10, 6), (2, 0, 1))
 
 
@@ -121,3 +122,33 @@ def test_a_probability_gate_learns():
   gate = lambda v: routing.route(v, EQUAL, gate='prob').gate
   gradient = jax.grad(lambda v: gate(v).sum())(logits(18, 4))
   assert jnp.abs(gradient).max() > 1e-2
+
+
+@pytest.mark.parametrize('priority', ['batch', 'random'])
+def test_priority_orders_the_slots_inside_each_group(priority):
+  """Expert and gate stay; each expert's ranks are a permutation of them."""
+  values = logits(18, 2)
+  plain = routing.route(values, UNEQUAL)
+  out = routing.route(values, UNEQUAL, priority=priority)
+  np.testing.assert_array_equal(out.expert, plain.expert)
+  np.testing.assert_array_equal(out.gate, plain.gate)
+  assert (out.position != plain.position).any()
+  for part in UNEQUAL.slices:
+    for expert in range(2):
+      mine = np.flatnonzero(np.asarray(out.expert)[part, 0] == expert)
+      ranks = np.asarray(out.position)[part, 0][mine]
+      assert sorted(ranks) == list(range(len(mine)))
+      if priority == 'batch':
+        gates = np.asarray(out.gate)[part, 0][mine]
+        assert (np.diff(gates[np.argsort(ranks)]) <= 0).all()
+
+
+def test_random_priority_is_another_order_for_other_logits():
+  orders = [
+    routing.route(logits(64, 2, seed), ONE, priority='random').position
+    for seed in (0, 1)
+  ]
+  assert (orders[0] != orders[1]).any()
+  with_bits = np.asarray(orders[0])[:, 0]
+  late = with_bits[32:].mean() - with_bits[:32].mean()
+  assert abs(late) < 8  # First come, first served would give 16.

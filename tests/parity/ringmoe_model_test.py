@@ -96,6 +96,7 @@ def test_a_layer_and_its_gradients(layer, near, name, engine):
       segments=segments,
       options=options(variant, engine),
       groups=variant['dp'],
+      slices=variant['dp'],
       scope='mixed',
     )
     y = y.reshape(x.shape)
