@@ -213,19 +213,28 @@ def router_logits(
 ) -> Array:
   """x: [N, D], router: [S, D, E] -> f32[N, E], each group by its set's."""
   x = x.astype(jnp.float32)
-  precision = jax.lax.Precision.HIGHEST
+
+  def product(part: Array, weights: Array) -> Array:
+    """[..., T, D], [..., D, E] -> [..., E, T]: tokens run fastest."""
+    return jnp.matmul(
+      weights.swapaxes(-1, -2),
+      part.swapaxes(-1, -2),
+      precision=jax.lax.Precision.HIGHEST,
+    )
+
   if len(set(groups.sets)) == 1:
-    return jnp.matmul(x, router[groups.sets[0]], precision=precision)
+    return product(x, router[groups.sets[0]]).T
   if groups.equal:
     picked = router
     if groups.sets != tuple(range(router.shape[0])):
       picked = router[jnp.array(groups.sets)]
     x = x.reshape(len(groups.sizes), -1, x.shape[-1])
-    logits = jnp.einsum('gtd,gde->gte', x, picked, precision=precision)
+    logits = product(x, picked).swapaxes(1, 2)
     return logits.reshape(-1, router.shape[-1])
   return jnp.concatenate(
     [
-      jnp.matmul(x[part], router[index], precision=precision)
+      product(x[part], router[index])
       for part, index in zip(groups.slices, groups.sets, strict=True)
-    ]
-  )
+    ],
+    axis=1,
+  ).T

@@ -140,10 +140,13 @@ def route(
   Returns:
     The routing; positions are counted before anything is dropped.
   """
-  probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+  # Tokens run fastest: a reduction over a few neighbouring experts would
+  # leave a vector unit idle.
+  turned = jax.nn.softmax(logits.astype(jnp.float32).T, axis=0)
+  probs = turned.T
   if choices == 1:
-    expert = jnp.argmax(probs, -1, keepdims=True).astype(jnp.int32)
-    weight = probs.max(-1, keepdims=True)
+    expert = jnp.argmax(turned, 0).astype(jnp.int32)[:, None]
+    weight = turned.max(0)[:, None]
   else:
     weight, expert = jax.lax.top_k(probs, choices)
   if gate == 'normalised' and choices == 1:
@@ -196,32 +199,36 @@ def positions(
     )
     return ranks[inverse]
   starts = np.cumsum((0, *groups.sizes))[:-1]
-  taken = jnp.zeros((len(groups.sizes), experts), jnp.float32)
+  several = len(starts) > 1
+  base = jnp.zeros((experts, len(starts)), jnp.float32)
   out = []
   for k in range(expert.shape[1]):
-    onehot = jax.nn.one_hot(expert[:, k], experts)
-    before = _count_before(onehot)
-    at_start = before[starts]
-    rank = before - groups.spread(at_start - taken)
-    out.append((rank * onehot).sum(-1))
-    last = before[-1:] + onehot[-1:]
-    taken = taken + jnp.concatenate([at_start[1:], last]) - at_start
+    chosen = jax.nn.one_hot(expert[:, k], experts, axis=0)
+    before = _count_before(chosen)
+    at_start = before[:, starts] if several else jnp.zeros((experts, 1))
+    shift = base - at_start
+    if several or k:
+      before = before + groups.spread(shift.T).T
+    out.append((before * chosen).sum(0))
+    if k + 1 < expert.shape[1]:
+      totals = [at_start[:, 1:], chosen.sum(1, keepdims=True)]
+      base = shift + jnp.concatenate(totals, 1)
   return jnp.stack(out, -1).astype(jnp.int32)
 
 
-def _count_before(onehot: Array) -> Array:
-  """Exclusive running sums over the rows: f32[N, E], exact below 2^24.
+def _count_before(chosen: Array) -> Array:
+  """Exclusive running sums over the tokens: f32[E, N], exact below 2^24.
 
   A triangular product inside blocks and running sums over the blocks: zeros
   and ones are exact in any precision of a product, and matrix units as well
-  as CPUs do this faster than a running sum over all rows.
+  as CPUs do this faster than a running sum over all tokens.
   """
-  n, experts = onehot.shape
+  experts, n = chosen.shape
   blocks = -(-n // _BLOCK)
-  padded = jnp.pad(onehot, ((0, blocks * _BLOCK - n), (0, 0)))
-  cut = padded.reshape(blocks, _BLOCK, experts)
-  lower = jnp.asarray(np.tri(_BLOCK, k=-1, dtype=np.float32))
-  inside = jnp.einsum('ts,bse->bte', lower, cut)
-  totals = cut.sum(1)
-  carried = jnp.cumsum(totals, 0) - totals
-  return (inside + carried[:, None]).reshape(-1, experts)[:n]
+  padded = jnp.pad(chosen, ((0, 0), (0, blocks * _BLOCK - n)))
+  cut = padded.reshape(experts * blocks, _BLOCK)
+  upper = jnp.asarray(np.tri(_BLOCK, k=-1, dtype=np.float32).T)
+  inside = (cut @ upper).reshape(experts, blocks, _BLOCK)
+  totals = cut.sum(1).reshape(experts, blocks)
+  carried = jnp.cumsum(totals, 1) - totals
+  return (inside + carried[..., None]).reshape(experts, -1)[:, :n]
