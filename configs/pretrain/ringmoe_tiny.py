@@ -15,7 +15,7 @@ def get_config():
   # Each sensor draws scenes of its own; the optical one is what is probed.
   for sensor in c.model.sensors:
     c.data.streams[sensor] = base.stream(
-      (sensor,), (('scenes', 'train', 1.0),), 32 if sensor == 'opt' else 8
+      (sensor,), (('scenes', 'train', 1.0),), 32 if sensor == 'opt' else 4
     )
-  c.train.total_steps = 220
+  c.train.total_steps = 200
   return c

@@ -97,7 +97,8 @@ def plan(
   mesh = meshes.make_mesh(**(sizes | dict(mesh_sizes or {})), devices=devices)
   built = compose.model(config)
   counts = images_per_step(config)
-  placement = partition.placement(built.spec, mesh, counts, kind=kind)
+  micro = {s: n // config.train.accumulate for s, n in counts.items()}
+  placement = partition.placement(built.spec, mesh, micro, kind=kind)
   objective = compose.objective(config, built, placement)
   batch = abstract_batch(built.spec, counts, mesh)
   meshes.check_batch(batch, mesh)

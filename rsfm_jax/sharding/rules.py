@@ -34,8 +34,9 @@ def specs(params: trees.Tree, rules: Rules) -> trees.Tree:
 def state_specs(state: Mapping[str, trees.Tree], rules: Rules) -> trees.Tree:
   """Specs of a whole train state by rules written for its parameters.
 
-  A leaf whose path ends in a parameter's path takes that parameter's spec; a
-  scalar (step, counters) is replicated; any other leaf (prototypes, centres in
+  A leaf whose path ends in a parameter's path takes that parameter's spec, or
+  is whole if its shape is another (factored moments are small); a scalar (step,
+  counters) is replicated; any other leaf (prototypes, centres in
   `extra`) needs a rule for its own path, such as `extra/prototypes`.
 
   Args:
@@ -56,6 +57,8 @@ def state_specs(state: Mapping[str, trees.Tree], rules: Rules) -> trees.Tree:
 
   def spec_of(name, leaf):
     spec = found.get(owner[name] or name, PartitionSpec())
+    if owner[name] and params[owner[name]].shape != leaf.shape:
+      spec = PartitionSpec()
     return _check_rank(name, leaf, spec)
 
   return _map(spec_of, state)

@@ -120,6 +120,48 @@ def test_equals_the_chain_of_optax():
     np.testing.assert_allclose(ours[name], theirs[name], rtol=RTOL)
 
 
+def large():
+  """A matrix large enough to factor, beside two that are not."""
+  draw = np.random.default_rng(0).standard_normal
+  return params() | {'experts': jnp.asarray(draw((2, 128, 256)), 'float32')}
+
+
+def test_adafactor_equals_the_chain_of_optax():
+  s = spec(
+    kind='adafactor', min_learning_rate=1e-3, clip_norm=0.5, weight_decay=0.1
+  )
+  tx = optim.make(s, large())
+  chain = optax.chain(
+    optax.clip_by_global_norm(0.5),
+    optax.scale_by_factored_rms(),
+    optax.clip_by_block_rms(1.0),
+    optax.add_decayed_weights(0.1, mask=tx.decay),
+    optax.scale(-1e-3),
+  )
+  ours, theirs = large(), large()
+  state, chain_state = tx.init(ours), chain.init(theirs)
+  for t in range(3):
+    grads = jax.tree.map(lambda p, t=t: jnp.sin(p + t), ours)
+    ours, state = jax.jit(tx.update)(grads, state, ours, t)
+    updates, chain_state = chain.update(grads, chain_state, theirs)
+    theirs = optax.apply_updates(theirs, updates)
+  for name in ours:
+    np.testing.assert_allclose(
+      ours[name], theirs[name], rtol=RTOL, atol=ATOL, err_msg=name
+    )
+
+
+def test_adafactor_keeps_a_row_and_a_column_of_a_matrix():
+  tx = optim.make(spec(kind='adafactor'), large())
+  state = tx.init(large())
+  assert state['row']['experts'].shape == (2, 128)
+  assert state['column']['experts'].shape == (2, 256)
+  assert state['nu']['experts'].shape == (1,)
+  assert state['nu']['w'].shape == (3, 4)
+  kept = trees.count(state)
+  assert kept < trees.count(large()) / 50
+
+
 def test_state_names_end_in_parameter_names():
   tx = optim.make(spec(), params())
   assert list(trees.flatten(tx.init(params()))) == [
