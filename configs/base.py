@@ -98,3 +98,11 @@ def stream(sensors, sources, batch_size, missing_bands='error'):
       'missing_bands': missing_bands,
     }
   )
+
+
+def on_mesh(c, *, images_per_chip, chips, **sizes):
+  """Cuts a config for a number of chips; every sensor gets as many images."""
+  c.mesh.update({'data': 1, 'fsdp': 1, 'expert': 1, 'tensor': 1, **sizes})
+  for stream in c.data.streams.values():
+    stream.batch_size = images_per_chip * chips // len(c.data.streams)
+  return c

@@ -9,6 +9,7 @@ from absl import flags
 
 import rsfm_jax
 from rsfm_jax.cli import assess
+from rsfm_jax.cli import compile as compile_verb
 from rsfm_jax.cli import data_bench
 from rsfm_jax.cli import data_inspect
 from rsfm_jax.cli import data_pack
@@ -22,6 +23,7 @@ from rsfm_jax.cli import prune
 from rsfm_jax.cli import report
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
+from rsfm_jax.launch import topologies
 from rsfm_jax.train import loop
 
 VERBS: dict[str, ModuleType] = {
@@ -32,6 +34,7 @@ VERBS: dict[str, ModuleType] = {
   'evaluate': evaluate,
   'report': report,
   'inspect': inspect,
+  'compile': compile_verb,
 }
 DATA_VERBS: dict[str, ModuleType] = {
   'pack': data_pack,
@@ -65,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     0; 2 for bad usage or bad input (one line on standard error); 4 for a run
     that SIGTERM stopped after saving.
   """
+  topologies.load_quietly()
   memory.keep_freed_memory()
   argv = sys.argv[1:] if argv is None else argv
   args, rest = parser().parse_known_args(argv)

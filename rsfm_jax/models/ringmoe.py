@@ -307,7 +307,7 @@ class RingMoE(nnx.Module):
     x = self.embed[sensor](image)
     if masks is None:
       return x
-    mask = masks[sensor]
+    mask = masks[choices_lib.check(sensor, masks, key='sensor with a mask')]
     repeat = x.shape[1] // mask.shape[1]
     if x.shape[1:3] != (repeat * mask.shape[1], repeat * mask.shape[2]):
       raise ValueError(

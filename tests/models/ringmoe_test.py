@@ -263,3 +263,10 @@ def test_a_mask_that_does_not_fit_is_a_clear_error(units):
     jax.eval_shape(
       lambda p: made.apply(p, {'opt': FOUR['opt']}, masks=mask), made.abstract
     )
+
+
+def test_a_sensor_without_a_mask_is_named():
+  run, params = model(depths=(1,), **DENSE)
+  masks = {'opt': jnp.zeros((2, 2, 2), bool)}
+  with pytest.raises(ValueError, match="sensor with a mask='ms'"):
+    run(params, {s: FOUR[s] for s in ('opt', 'ms')}, masks=masks)

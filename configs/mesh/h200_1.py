@@ -1,0 +1,15 @@
+"""RingMoE giant, 14.7 B, on one H200 (139 GiB).
+
+Command: `rsfm compile --config configs/mesh/h200_1.py --topology h200:1`. What
+came out stands in experiments/E010_scaling.
+"""
+
+from configs import base
+from configs.pretrain import ringmoe_giant
+
+
+def get_config():
+  c = ringmoe_giant.get_config()
+  c.optim.kind = 'adafactor'  # AdamW's moments alone are 118 GB.
+  c.train.accumulate = 4
+  return base.on_mesh(c, images_per_chip=16, chips=1)
