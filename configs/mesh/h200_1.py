@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on one H200 (139 GiB).
 
-Command: `rsfm compile --config configs/mesh/h200_1.py --topology h200:1`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/h200_1.py
+--topology h200:1`.
 """
 
 from configs import base

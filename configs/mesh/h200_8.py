@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on eight H200 GPUs of one host.
 
-Command: `rsfm compile --config configs/mesh/h200_8.py --topology h200:8`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/h200_8.py
+--topology h200:8`.
 """
 
 from configs import base

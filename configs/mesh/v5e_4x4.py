@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on sixteen v5e chips.
 
-Command: `rsfm compile --config configs/mesh/v5e_4x4.py --topology v5e:4x4`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v5e_4x4.py
+--topology v5e:4x4`.
 """
 
 from configs import base

@@ -1,7 +1,7 @@
-"""RingMoE giant, 14.7 B, on four v5p chips, the smallest v5p slice that holds it.
+"""RingMoE giant, 14.7 B, on four v5p chips.
 
-Command: `rsfm compile --config configs/mesh/v5p_2x2x1.py --topology v5p:2x2x1`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v5p_2x2x1.py
+--topology v5p:2x2x1`.
 """
 
 from configs import base

@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on 64 v5p chips.
 
-Command: `rsfm compile --config configs/mesh/v5p_4x4x4.py --topology v5p:4x4x4`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v5p_4x4x4.py
+--topology v5p:4x4x4`.
 """
 
 from configs import base

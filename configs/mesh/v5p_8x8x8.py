@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on 512 v5p chips.
 
-Command: `rsfm compile --config configs/mesh/v5p_8x8x8.py --topology v5p:8x8x8`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v5p_8x8x8.py
+--topology v5p:8x8x8`.
 """
 
 from configs import base

@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on 256 v6e chips.
 
-Command: `rsfm compile --config configs/mesh/v6e_16x16.py --topology v6e:16x16`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v6e_16x16.py
+--topology v6e:16x16`.
 """
 
 from configs import base

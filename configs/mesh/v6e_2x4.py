@@ -1,7 +1,7 @@
 """RingMoE giant, 14.7 B, on eight v6e chips.
 
-Command: `rsfm compile --config configs/mesh/v6e_2x4.py --topology v6e:2x4`. What
-came out stands in experiments/E010_scaling.
+Command: `rsfm compile --config configs/mesh/v6e_2x4.py
+--topology v6e:2x4`.
 """
 
 from configs import base

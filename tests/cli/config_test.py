@@ -11,7 +11,11 @@ from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / 'configs' / 'pretrain').glob('*.py'))
+SHIPPED = [
+  path
+  for folder in ('mesh', 'pretrain')
+  for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+]
 TINY = str(ROOT / 'configs' / 'pretrain' / 'ringmoe_tiny.py')
 
 
