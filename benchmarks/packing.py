@@ -1,40 +1,63 @@
 """Packing throughput from GeoTIFF windows in the page cache, in MB/s a core.
 
   python benchmarks/packing.py [--json]
+  python benchmarks/packing.py --stores STORE ...
 
 Writes a Sentinel-2-like scene (13 bands of uint16, tiled), reads it once so
-that it lies in the page cache, then packs it with one reader. The rate counts
-raw pixels against the CPU time of the whole process, all threads together, so
-it is per core however many cores there are. The stages are timed one by one
-to show what bounds it.
+that it lies in the page cache, then packs it in this process, several times.
+The rate counts raw pixels against the CPU time of the whole process, all
+threads together, so it is per core however many cores there are; the median
+counts. The stages are timed one by one to show what bounds it.
 
-Measured on one core of a shared two-core machine: 165-190 MB/s from plain
-tiles (the target is 200). zstd in the ArrayRecord writer takes about 30 % of
-the time, statistics 20 %, then reading, copies, SHA-256 and fsync about 10 %
-each.
+With --stores it writes the records of finished stores anew under other options
+of ArrayRecord: size, and CPU seconds of writing and of reading at random.
+
+Measured on a two-core machine, 256-pixel chips from plain tiles: 161 MB/s with
+nothing else running (153 before the statistics counted small integers and
+scenes were written while they are read), and 190-212 MB/s (170-189 before) once
+every repeat began in an empty folder, journals became compact and nodata was
+looked for plane by plane, then beside other jobs. The target is 200. zstd in
+the ArrayRecord writer takes a quarter to a third of it, statistics a fifth.
 """
 
 import argparse
 from collections.abc import Callable
 import json
 import pathlib
+import statistics as averages
 import tempfile
 import time
 
+from array_record.python import array_record_module
 import numpy as np
 import rasterio
 import safetensors.numpy
 from scipy import ndimage
 
+from rsfm_jax.core import files
+from rsfm_jax.core import memory
 from rsfm_jax.data import geotiff
 from rsfm_jax.data import pack
 from rsfm_jax.data import raster
 from rsfm_jax.data import recipe
+from rsfm_jax.data import records
+from rsfm_jax.data import shards
+from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import checks
 from rsfm_jax.sensors import statistics
 
 _SENSOR = 'sentinel2_l1c'
+_REPEATS = 5
+_COMPRESSIONS = (
+  'zstd:-3',
+  'zstd:-1',
+  'zstd:1',
+  'zstd:3',
+  'snappy',
+  'brotli:1',
+  'uncompressed',
+)
 
 
 def scene(edge: int) -> np.ndarray:
@@ -87,6 +110,9 @@ def stages(path: pathlib.Path, image: np.ndarray) -> dict[str, float]:
     for row in range(0, edge, 256):
       file.read(raster.Window(row, 0, 256, edge), sensor.band_names)
 
+  packed = [safetensors.numpy.save({'x': c}) for c in chips]
+  written = path.with_suffix('.array_record')
+
   work: dict[str, Callable[[], object]] = {
     'read and nodata': read,
     'range check': lambda: [
@@ -99,14 +125,56 @@ def stages(path: pathlib.Path, image: np.ndarray) -> dict[str, float]:
     ],
     'statistics': lambda: [accumulator.update(c) for c in chips],
     'serialise': lambda: [safetensors.numpy.save({'x': c}) for c in chips],
+    'compress and write': lambda: write_records(
+      written, packed, shards.OPTIONS
+    ),
+    'SHA-256': lambda: files.sha256(written),
   }
-  result = {}
-  for name, run in work.items():
-    start = time.process_time()
-    run()
-    result[name] = (time.process_time() - start) / gigabytes
+  result = {n: cpu_seconds(run) / gigabytes for n, run in work.items()}
   file.close()
   return result
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+  """Median over the repeats, after one that warms up."""
+  times = []
+  for _ in range(_REPEATS + 1):
+    start = time.process_time()
+    run()
+    times.append(time.process_time() - start)
+  return averages.median(times[1:])
+
+
+def write_records(path: pathlib.Path, packed: list[bytes], options: str):
+  writer = array_record_module.ArrayRecordWriter(str(path), options)
+  for record in packed:
+    writer.write(record)
+  writer.close()
+
+
+def compressions(folders: list[str]) -> dict[str, dict[str, float]]:
+  """Size and CPU seconds per GB of the records of stores, by compression."""
+  packed = []
+  for folder in folders:
+    store = stores.Store(folder)
+    packed += [safetensors.numpy.save(store.read(i)) for i in range(len(store))]
+  gigabytes = sum(map(len, packed)) / 1e9
+  order = np.random.default_rng(0).permutation(len(packed))
+  rows = {}
+  with tempfile.TemporaryDirectory() as temporary:
+    path = pathlib.Path(temporary) / 'x.array_record'
+    for name in _COMPRESSIONS:
+      write = cpu_seconds(
+        lambda name=name: write_records(path, packed, f'group_size:1,{name}')
+      )
+      source = records.Records([(str(path), len(packed))], order)
+      read = cpu_seconds(lambda s=source: [s[i] for i in range(len(s))])
+      rows[name] = {
+        'size': path.stat().st_size / 1e9 / gigabytes,
+        'write': write / gigabytes,
+        'read': read / gigabytes,
+      }
+  return rows
 
 
 def rate(path: pathlib.Path, chip: int, store_as: str) -> float:
@@ -115,17 +183,34 @@ def rate(path: pathlib.Path, chip: int, store_as: str) -> float:
     source=str(path),
     recipe=recipe.Recipe(sensor=_SENSOR, chip=chip, store_as=store_as),
   )
-  with tempfile.TemporaryDirectory() as folder:
-    start = time.process_time()
-    report = pack.pack(job, pathlib.Path(folder) / 'store', workers=1)
-    return report.pixel_bytes / 1e6 / (time.process_time() - start)
+  rates = []
+  for _ in range(_REPEATS + 1):
+    with tempfile.TemporaryDirectory() as folder:
+      start = time.process_time()
+      report = pack.pack(job, pathlib.Path(folder) / 'store', workers=1)
+      seconds = time.process_time() - start
+    rates.append(report.pixel_bytes / 1e6 / seconds)
+  return averages.median(rates[1:])
+
+
+def table(rows: dict[str, dict[str, float]]) -> None:
+  for title, values in rows.items():
+    print(title)
+    for name, value in values.items():
+      print(f'  {name:40s} {value:8.3f}')
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--edge', type=int, default=2048)
   parser.add_argument('--json', action='store_true')
+  parser.add_argument('--stores', nargs='+', metavar='STORE', default=[])
   args = parser.parse_args()
+  memory.keep_freed_memory()  # As `rsfm` does.
+  show = (lambda rows: print(json.dumps(rows))) if args.json else table
+  if args.stores:
+    show(compressions(args.stores))
+    return
   image = scene(args.edge)
   with tempfile.TemporaryDirectory() as folder:
     plain = pathlib.Path(folder) / 'plain.tif'
@@ -142,13 +227,7 @@ def main() -> None:
         'chips of 256, from deflate': rate(deflated, 256, ''),
       },
     }
-  if args.json:
-    print(json.dumps(rows))
-    return
-  for title, values in rows.items():
-    print(title)
-    for name, value in values.items():
-      print(f'  {name:40s} {value:8.2f}')
+  show(rows)
 
 
 if __name__ == '__main__':

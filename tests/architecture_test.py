@@ -49,6 +49,8 @@ IMPORTERS = {
   'array_record': ('data/',),
   'tensorflow_datasets': ('data/',),
   'rasterio': ('data/geotiff.py',),
+  'dask': ('data/cluster.py',),
+  'distributed': ('data/cluster.py',),
   'matplotlib': ('plots/',),
   'absl.flags': ('cli/',),
   'absl.app': ('cli/',),

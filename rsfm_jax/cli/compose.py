@@ -92,7 +92,7 @@ def total_steps(config: config_dict.ConfigDict, found: Data) -> int:
 
 
 def data(config: config_dict.ConfigDict) -> Data:
-  """Opens the stores; normalises each sensor by all of its stores."""
+  """Opens the stores; normalises each sensor by the splits that it reads."""
   root = pathlib.Path(config.data.root)
   crop = configs.build(augment.Crop, config.data.crop, key='data.crop')
   if not config.data.streams:
@@ -106,9 +106,13 @@ def data(config: config_dict.ConfigDict) -> Data:
     for sensor in section.sensors:
       contracts[sensor] = catalogue.get(sensor)
       used = tuple(opened[name] for name, _, _ in section.sources)
+      splits = tuple(split for _, split, _ in section.sources)
       if contracts[sensor].kind != contract.Kind.SAR_COMPLEX:
         per_sensor[sensor] = adapt.merged_statistics(
-          contracts[sensor], used, missing_bands=section.missing_bands
+          contracts[sensor],
+          used,
+          splits=splits,
+          missing_bands=section.missing_bands,
         )
   streams, size = [], 0
   for section in config.data.streams.values():

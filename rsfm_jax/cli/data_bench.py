@@ -70,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
 def _stream(
   store: stores.Store, sensor: contract.Sensor, args: argparse.Namespace
 ) -> pipeline.Stream:
+  found = adapt.merged_statistics(sensor, (store,), splits=(args.split,))
   return pipeline.Stream(
     sensor,
     sources=[(store, args.split, 1.0)],
     batch_size=args.batch_size,
     crop=augment.Crop(size=args.crop),
-    statistics={sensor.name: adapt.merged_statistics(sensor, (store,))},
+    statistics={sensor.name: found},
   )
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import collections
-import pathlib
 
 import numpy as np
 
 from rsfm_jax.cli import data_stats
+from rsfm_jax.core import uris
 from rsfm_jax.data import store as stores
 from rsfm_jax.plots import contact_sheet
 from rsfm_jax.sensors import contract
@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
   if args.verify:
     store.verify()
   print('\n'.join(describe(store)))
-  folder = pathlib.Path(args.out or args.store)
+  folder = uris.local(
+    args.out or args.store, what='a picture', by='its writer', access='write'
+  )
   folder.mkdir(parents=True, exist_ok=True)
   for name, sensor in store.sensors.items():
     images = pick(store, name, count=args.samples, split=args.split)

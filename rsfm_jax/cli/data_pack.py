@@ -1,10 +1,13 @@
 """`rsfm data pack`: scenes on disk to stores of samples."""
 
 import argparse
+from concurrent import futures
+import contextlib
 import fnmatch
-import pathlib
 import time
 
+from rsfm_jax.core import uris
+from rsfm_jax.data import cluster
 from rsfm_jax.data import pack
 from rsfm_jax.data import readers
 from rsfm_jax.data import real
@@ -19,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     'source',
     nargs='?',
-    help='folder, .zip, scene file (GeoTIFF, JPEG, PNG, NPY, NPZ, HDF5) or '
-    'tfds:NAME',
+    help='folder, .zip, scene file (GeoTIFF, JPEG, PNG, NPY, NPZ, HDF5), '
+    'tfds:NAME, or GeoTIFF in a bucket (gs://, s3://; many by --table)',
   )
   add('--out', required=True, help='folder of the store (of stores: --recipe)')
   add('--sensor', help='contract of the files, e.g. sentinel2_l1c')
@@ -68,7 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--missing_bands', choices=('error', 'mask'), default='error')
   add('--processing_baseline', default='', help='of Sentinel-2 DN, e.g. 05.09')
   add('--licence', default='')
-  add('--workers', type=int, help='reader threads; default: one per core')
+  add('--workers', type=int, help='processes; default: one per core')
+  add(
+    '--scheduler',
+    metavar='ADDRESS',
+    help='pack on the workers of this dask scheduler, e.g. tcp://host:8786',
+  )
   add('--on_bad', choices=('auto', 'stop', 'skip'), default='auto')
   add('--resume', action='store_true', help='go on with a killed pack')
   add('--recipe', choices=('real',), help='make all stores of a known recipe')
@@ -77,28 +85,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  if args.recipe:
-    return _run_recipe(args)
-  if not args.source or not args.sensor:
+  if not args.recipe and not (args.source and args.sensor):
     raise ValueError('rsfm data pack needs SOURCE and --sensor, or --recipe.')
-  report = pack.pack(
-    _job(args),
-    args.out,
-    workers=args.workers,
-    resume='yes' if args.resume else 'no',
-    on_bad=args.on_bad,
-  )
-  print('\n'.join(report.lines()))
+  with _workers(args) as workers:
+    if args.recipe:
+      return _run_recipe(args, workers)
+    report = pack.pack(
+      _job(args),
+      args.out,
+      workers=workers,
+      resume='yes' if args.resume else 'no',
+      on_bad=args.on_bad,
+    )
+    print('\n'.join(report.lines()))
   return 0
 
 
-def _run_recipe(args: argparse.Namespace) -> int:
+def _workers(args: argparse.Namespace):
+  """A context that gives processes of this machine, or a cluster's."""
+  if args.scheduler is None:
+    return contextlib.nullcontext(args.workers)
+  if args.workers is not None:
+    raise ValueError(
+      f'--workers {args.workers} are processes here; how many a cluster has '
+      'is said where it is started. Leave it out with --scheduler.'
+    )
+  return cluster.connect(args.scheduler)
+
+
+def _run_recipe(
+  args: argparse.Namespace, workers: int | futures.Executor | None
+) -> int:
   """Makes every store that is not there yet; a second call completes."""
   if args.source:
     raise ValueError(f'--recipe takes no SOURCE (given: {args.source}).')
   start, samples, made = time.monotonic(), 0, 0
+  root = uris.local(args.out, what='a store', by='its writer', access='write')
   for name, job in real.jobs(args.shared).items():
-    folder = pathlib.Path(args.out) / name
+    folder = root / name
     if not fnmatch.fnmatchcase(name, args.only):
       continue
     made += 1
@@ -106,7 +130,7 @@ def _run_recipe(args: argparse.Namespace) -> int:
       print(f'{folder}: done before')
       continue
     report = pack.pack(
-      job, folder, workers=args.workers, resume='yes', on_bad=args.on_bad
+      job, folder, workers=workers, resume='yes', on_bad=args.on_bad
     )
     samples += report.samples
     print('\n'.join(report.lines()))

@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from rsfm_jax.core import progress
 from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import statistics
 
@@ -13,7 +12,7 @@ HELP = 'print mean, std, range and percentiles per band'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('stores', nargs='+', metavar='STORE')
   parser.add_argument(
-    '--split', help='read the pixels of this split; default: as packed, all'
+    '--split', help='pixels of the samples of this split; default: all'
   )
   parser.add_argument('--json', action='store_true', help='one object')
 
@@ -23,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
   for folder in args.stores:
     store = stores.Store(folder)
     for sensor in store.sensors:
-      part = accumulate(store, sensor, split=args.split)
+      part = store.accumulator_of(sensor, args.split)
       if sensor in merged:
         merged[sensor].merge(part)
       else:
@@ -35,33 +34,6 @@ def run(args: argparse.Namespace) -> int:
   for name, result in results.items():
     print('\n'.join(table(name, result)))
   return 0
-
-
-def accumulate(
-  store: stores.Store, sensor: str, *, split: str | None
-) -> statistics.Accumulator:
-  """Stored statistics of all samples, or those of a split read anew.
-
-  Raises:
-    ValueError: no such split, or a damaged record.
-  """
-  if split is None:
-    return store.accumulator_of(sensor)
-  names = store.sensors[sensor].band_names
-  found = statistics.Accumulator(names)
-  present = store.column('bands')
-  indices = store.indices(split)
-  for i in progress.bar(indices, total=len(indices), what=f'{sensor} {split}'):
-    arrays = store.read(int(i))
-    if f'{sensor}/image' not in arrays:
-      continue
-    image = arrays[f'{sensor}/image']
-    have = (present[i] or {}).get(sensor, names)
-    if len(have) < len(names):  # Absent bands count as nothing, not as zero.
-      image = image.astype('float32')
-      image[..., [name not in have for name in names]] = float('nan')
-    found.update(image, arrays.get(f'{sensor}/valid'))
-  return found
 
 
 def table(name: str, result: statistics.Statistics) -> list[str]:

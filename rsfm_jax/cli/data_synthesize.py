@@ -2,6 +2,7 @@
 
 import argparse
 
+from rsfm_jax.data import workers
 from rsfm_jax.data.synthetic import samples
 from rsfm_jax.data.synthetic import writing
 from rsfm_jax.sensors import catalogue
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     '--workers',
     type=int,
-    default=writing.default_workers(),
+    default=workers.available(),
     help='processes; 0 for this one alone (default: one per core)',
   )
   add('--resume', action='store_true', help='continue an interrupted store')

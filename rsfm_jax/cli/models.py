@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rsfm_jax.core import trees
+from rsfm_jax.core import uris
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import build
 from rsfm_jax.sensors import contract
@@ -45,7 +46,7 @@ def open_model(
   Raises:
     ValueError: neither is there, or names and shapes do not fit the spec.
   """
-  path = pathlib.Path(path)
+  path = uris.local(path, what='a model', by='its reader', access='read')
   if folders.is_model(path) and step is None:
     found = folders.load(path)
     params, spec, held, at = found.params, found.spec, found.contract, None

@@ -8,15 +8,19 @@ import json
 import os
 import pathlib
 from typing import Any
+import uuid
+
+from rsfm_jax.core import uris
 
 Path = str | os.PathLike
 
 
 def write_bytes(path: Path, data: bytes) -> None:
   """Writes beside `path`, syncs, then renames: never a half-written file."""
-  path = pathlib.Path(path)
+  path = uris.local(path, what='a file', by='its renaming', access='write')
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  # Hosts that share the file system may share the number of a process too.
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}.tmp')
   try:
     with open(temporary, 'wb') as file:
       file.write(data)
@@ -63,8 +67,9 @@ def exclusive(folder: Path) -> Iterator[None]:
 
   Raises:
     RuntimeError: another living process holds the folder.
+    ValueError: the folder is in an object store.
   """
-  folder = pathlib.Path(folder)
+  folder = uris.local(folder, what='a workdir', by='its lock', access='write')
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / '.lock', 'a+') as file:
     try:

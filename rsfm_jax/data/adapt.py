@@ -1,6 +1,6 @@
 """One sensor of a store as one sensor of a model: records to model inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Self
 
@@ -199,17 +199,27 @@ def merged_statistics(
   want: contract.Sensor,
   sources: tuple[stores.Store, ...],
   *,
+  splits: Sequence[str | None] | None = None,
   missing_bands: matching.Policy = 'error',
 ) -> stats.Statistics:
   """The statistics of a run: those of its stores, merged exactly.
 
-  Every valid pixel of every store counts once, whatever split or weight.
+  Every valid pixel that a run may see counts once, whatever its weight.
+
+  Args:
+    want: sensor of the model.
+    sources: the stores.
+    splits: which split of each store is read; None, or None for a store,
+      counts all of its samples.
+    missing_bands: see `matching.match`.
 
   Raises:
-    ValueError: a store in other units than `want`, or without its bands.
+    ValueError: a store in other units than `want`, without its bands, or
+      without such a split.
   """
   total = stats.Accumulator(want.band_names)
-  for store in sources:
+  splits = [None] * len(sources) if splits is None else splits
+  for store, split in zip(sources, splits, strict=True):
     name = sensor_in(store, want)
     if store.sensors[name].units != want.units:
       raise ValueError(
@@ -218,7 +228,7 @@ def merged_statistics(
         'give the statistics.'
       )
     found = matching.match(store.sensors[name], want, policy=missing_bands)
-    state = store.accumulator_of(name).to_json()
+    state = store.accumulator_of(name, split).to_json()
     part = stats.Accumulator(want.band_names).to_json()
     for row, (column, here) in enumerate(zip(found.indices, found.present)):
       if here:

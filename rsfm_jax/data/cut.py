@@ -1,6 +1,6 @@
 """Cuts one scene into samples in the units of a contract."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import itertools
@@ -30,14 +30,17 @@ class Sample(NamedTuple):
 
 
 @dataclasses.dataclass
-class Cuts:
-  """Samples of (a part of) a scene and what was left out of them."""
+class Counts:
+  """What became of (a part of) a scene, beside its samples."""
 
-  samples: list[Sample] = dataclasses.field(default_factory=list)
-  known: int = 0  # Already in the store.
-  nodata: int = 0  # Skipped for their share of nodata.
-  border: int = 0  # Skipped between blocks of two splits.
+  nodata: int = 0  # Chips skipped for their share of nodata.
+  border: int = 0  # Chips skipped between blocks of two splits.
   pixel_bytes: int = 0  # Read from the scene, as its data type.
+
+  def add(self, other: 'Counts') -> None:
+    self.nodata += other.nodata
+    self.border += other.border
+    self.pixel_bytes += other.pixel_bytes
 
 
 def cut(
@@ -46,9 +49,9 @@ def cut(
   *,
   source: str = '',
   part: tuple[int, int] = (0, 1),
-  known: Callable[[str], bool] = lambda _: False,
-) -> Cuts:
-  """Reads a scene strip by strip and returns its chips.
+  counts: Counts,
+) -> Iterator[Sample]:
+  """Reads a scene strip by strip and yields its chips.
 
   Args:
     scene: what to read.
@@ -56,20 +59,17 @@ def cut(
     source: noted with every sample.
     part: (i, n) takes the i-th of n shares of the strips, so that several
       readers can work on one large scene.
-    known: tells the ids of samples that need not be made again.
+    counts: is added to.
 
   Raises:
     ValueError: damaged, other bands than the contract's, values that cannot
-      be in its unit, smaller than a chip. The message names the file.
+      be in its unit, smaller than a chip. The message names the file. What
+      was yielded before is then no good either.
   """
-  cuts = Cuts()
-  if known(scene.id):  # A scene of one chip; do not even open it.
-    cuts.known = 1
-    return cuts
   frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
   try:
     for view in _views(scene, frames, recipe, source):
-      _cut_view(view, cuts, part, known)
+      yield from _cut_view(view, counts, part)
   except ValueError as error:
     if scene.path in str(error):
       raise
@@ -77,7 +77,6 @@ def cut(
   finally:
     for frame in frames:
       frame.close()
-  return cuts
 
 
 class _View(NamedTuple):
@@ -101,7 +100,7 @@ def _views(scene, frames, recipe, source) -> Iterator[_View]:
       yield _View(scene, frame, recipe, (band,), f'{base}/{band}', source)
 
 
-def _cut_view(view: _View, cuts: Cuts, part, known) -> None:
+def _cut_view(view: _View, counts: Counts, part) -> Iterator[Sample]:
   recipe, frame = view.recipe, view.frame
   windows = chips.windows(
     frame.height,
@@ -119,28 +118,24 @@ def _cut_view(view: _View, cuts: Cuts, part, known) -> None:
     named = [
       (view.id if alone else f'{view.id}/{w.row}_{w.column}', w) for w in strip
     ]
-    todo = [(id_, w) for id_, w in named if not known(id_)]
-    cuts.known += len(named) - len(todo)
-    if not todo:
-      continue
     if scale is None and recipe.target.kind == contract.Kind.SAR_COMPLEX:
       scale = _scene_scale(view)
-    _cut_strip(view, todo, scale, cuts)
+    yield from _cut_strip(view, named, scale, counts)
 
 
-def _cut_strip(view: _View, todo, scale, cuts: Cuts) -> None:
+def _cut_strip(view: _View, named, scale, counts: Counts) -> Iterator[Sample]:
   """Chips of one row: one read, one conversion, one transform of places."""
   recipe = view.recipe
-  windows = [window for _, window in todo]
-  strip = _read_strip(view, windows, cuts)
+  windows = [window for _, window in named]
+  strip = _read_strip(view, windows, counts)
   places = view.frame.places(windows)
-  for (id_, window), place in zip(todo, places, strict=True):
+  for (id_, window), place in zip(named, places, strict=True):
     start = window.column - windows[0].column
     columns = slice(start, start + window.width)
     valid = strip.valid[:, columns]
     share = chips.nodata_share(valid)
     if share > recipe.max_nodata or share == 1.0:
-      cuts.nodata += 1
+      counts.nodata += 1
       continue
     split = splits.assign(
       recipe.split,
@@ -149,7 +144,7 @@ def _cut_strip(view: _View, todo, scale, cuts: Cuts) -> None:
       corners=place.corners,
     )
     if split is None:
-      cuts.border += 1
+      counts.border += 1
       continue
     name = recipe.target.name
     image = np.ascontiguousarray(strip.image[:, columns])
@@ -160,7 +155,7 @@ def _cut_strip(view: _View, todo, scale, cuts: Cuts) -> None:
       arrays[f'{name}/scene_scale'] = scale
     bands = {name: strip.present} if strip.present else None
     fields = _fields(view, place) | {'id': id_, 'split': split, 'bands': bands}
-    cuts.samples.append(Sample(arrays, fields))
+    yield Sample(arrays, fields)
 
 
 def _fields(view: _View, place: raster.Place) -> dict[str, Any]:
@@ -184,7 +179,7 @@ class _Strip(NamedTuple):
 
 
 def _read_strip(
-  view: _View, windows: Sequence[raster.Window], cuts: Cuts
+  view: _View, windows: Sequence[raster.Window], counts: Counts
 ) -> _Strip:
   """Windows of one row in one read, in the units and bands of the store."""
   recipe, first = view.recipe, windows[0]
@@ -192,7 +187,7 @@ def _read_strip(
   area = raster.Window(first.row, first.column, first.height, width)
   plan = _plan(recipe, view.bands)
   image, valid = view.frame.read(area, plan.read.band_names)
-  cuts.pixel_bytes += image.nbytes
+  counts.pixel_bytes += image.nbytes
   # Without a mask the check makes no copies of the bands.
   mask = None if valid.all() else valid
   checks.check_range(image, plan.read, valid=mask)

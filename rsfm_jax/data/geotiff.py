@@ -18,6 +18,7 @@ from rasterio import warp
 from rasterio import windows as rio_windows
 
 from rsfm_jax.core import choices
+from rsfm_jax.core import uris
 from rsfm_jax.data import raster
 
 RESAMPLING = {
@@ -50,7 +51,7 @@ class GeoTiff:
 
     Args:
       files: one path of a multi-band file, or {layer: path}. A path inside an
-        archive is 'ARCHIVE.zip!MEMBER'.
+        archive is 'ARCHIVE.zip!MEMBER'; gs:// and s3:// lead into buckets.
       layers: names of the bands of a multi-band file in its order (of
         polarisations, if complex); '' skips one. Without names the file's own
         band descriptions are used.
@@ -80,10 +81,16 @@ class GeoTiff:
 
   def _open(self, path: str) -> rasterio.DatasetReader:
     archive, _, member = path.partition('!')
+    options = {}
+    if uris.scheme(path) != 'local':
+      # GDAL looks for side files; listing a bucket for them costs seconds.
+      options['GDAL_DISABLE_READDIR_ON_OPEN'] = 'EMPTY_DIR'
     try:
-      return self._stack.enter_context(
-        rasterio.open(f'/vsizip/{archive}/{member}' if member else path)
-      )
+      with rasterio.Env(**options) if options else contextlib.nullcontext():
+        dataset = rasterio.open(
+          f'/vsizip/{archive}/{member}' if member else path
+        )
+      return self._stack.enter_context(dataset)
     except errors.RasterioError as error:
       raise ValueError(f'{path} is not a readable raster: {error}') from error
 

@@ -1,26 +1,30 @@
-"""Packs scenes into a store: parallel readers, resumable, never half."""
+"""Packs scenes into a store: many workers, resumable, never half.
+
+The work is cut into tasks (see `tasks`), handed to an executor, of processes
+here or of a cluster, and bound by an index when all of them are done.
+"""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
+import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import files
 from rsfm_jax.core import progress
-from rsfm_jax.data import cut
-from rsfm_jax.data import readers
+from rsfm_jax.core import uris
 from rsfm_jax.data import recipe as recipes
+from rsfm_jax.data import shards
 from rsfm_jax.data import sources
 from rsfm_jax.data import store
+from rsfm_jax.data import tasks
+from rsfm_jax.data import workers as pools
 
-# Windowed scenes are shared out among readers in parts of about this size.
-_PART_BYTES = 32 << 20
 # Among many scenes a few bad ones are skipped; more than this share is a
 # mistake in the recipe rather than in the files.
 _MAX_BAD_SHARE = 0.1
@@ -84,129 +88,169 @@ class Report:
     return lines
 
 
-class _Task(NamedTuple):
-  scene: sources.Scene
-  part: tuple[int, int]
-
-
 def pack(
   job: Job,
   folder: files.Path,
   *,
-  workers: int | None = None,
+  workers: int | futures.Executor | None = 1,
   resume: Literal['no', 'yes'] = 'no',
   on_bad: OnBad = 'auto',
 ) -> Report:
   """Makes the store of a job.
 
-  Samples are written in the order of the scenes' ids whatever the workers, so
-  that a store is a function of its job. `pack.json` in the folder holds the
-  job, later with the report.
+  The store is a function of its job: who packs it, and how often it was
+  interrupted, changes no byte. `pack.json` in the folder holds the job, later
+  with the report, which tells folder and seconds too.
 
   Args:
     job: what to pack.
     folder: new, or that of a killed pack when resuming.
-    workers: reader threads; None for one per core.
-    resume: 'yes' goes on after the last whole shard of the same job.
+    workers: processes (see `workers.local`), or an executor (`cluster`).
+    resume: 'yes' keeps the shards that the same job has sealed.
     on_bad: 'stop' at the first bad scene; 'skip' and report it; 'auto' skips
       up to a tenth of the scenes, so it stops for a single one.
 
   Raises:
     ValueError: bad input (see on_bad), no chip left, another job on resume.
     OSError: the disk is full; whole shards stay for a resume.
+    RuntimeError: workers died, or another pack holds the folder.
   """
   choices.check(on_bad, ('auto', 'stop', 'skip'), key='on_bad')
-  folder = pathlib.Path(folder)
-  recipe = job.recipe
+  folder = uris.local(folder, what='a store', by='its writer', access='write')
   start = time.monotonic()
-  found = sources.scenes(
-    job.source,
-    sensor=recipe.source,
-    pattern=job.pattern,
-    label=job.label,
-    table=job.table,
-  )
-  if resume == 'yes':
-    _check_same_job(folder, job)
+  found = _scenes(job)
   report = Report(folder=str(folder), scenes=len(found))
   limit = {'stop': 0, 'skip': len(found)}.get(
     on_bad, int(_MAX_BAD_SHARE * len(found))
   )
-  with store.StoreWriter(
-    folder,
-    sensors={recipe.target.name: recipe.target},
+  header = shards.Header(
+    sensors={job.recipe.target.name: job.recipe.target},
     classes=sources.classes(job.source, found),
-    resume=resume == 'yes',
-  ) as writer:
-    report.resumed = len(writer)
+  )
+  with files.exclusive(folder):
+    shards.check_new(folder, resume=resume == 'yes')
+    if resume == 'yes':
+      _check_same_job(folder, job)
     _write_note(folder, job, None)  # The folder is ours, and empty or same.
-    tasks = [task for scene in found for task in _tasks(scene, recipe)]
-    bar = progress.bar(total=len(tasks), what=folder.name, unit='part')
-    with bar:
-      for task, result in _run(tasks, job, writer.has, workers):
-        _take(result, task, writer, report, limit)
-        bar.update()
-    report.samples = len(writer)
+    work = _tasks(job, folder, found, header)
+    kept = {
+      task.number: outcome
+      for task in work
+      if (outcome := tasks.finished(task)) is not None
+    }
+    shards.discard(folder, keep=list(kept))
+    report.resumed = sum(outcome.samples for outcome in kept.values())
+    done = kept | _run(work, kept, workers, report, limit)
+    for task in work:
+      _count(report, done[task.number])
     if not report.samples:
       raise ValueError(_nothing(job, report))
-  made = store.Store(folder)
-  report.splits = dict(collections.Counter(made.column('split')))
-  report.seconds = time.monotonic() - start
-  _write_note(folder, job, dataclasses.asdict(report))
+    shards.write_index(folder, header, shards=len(work))
+    report.pixel_bytes -= sum(o.pixel_bytes for o in kept.values())
+    splits = store.Store(folder).column('split')
+    report.splits = dict(collections.Counter(splits))
+    report.seconds = time.monotonic() - start
+    _write_note(folder, job, dataclasses.asdict(report))
   return report
 
 
-def _tasks(scene: sources.Scene, recipe: recipes.Recipe) -> Iterator[_Task]:
-  parts = 1
-  if recipe.chip is not None and readers.is_windowed(scene):
-    parts = max(1, scene.size // _PART_BYTES)
-  for i in range(parts):
-    yield _Task(scene, (i, parts))
+def _scenes(job: Job) -> list[sources.Scene]:
+  return sources.scenes(
+    job.source,
+    sensor=job.recipe.source,
+    pattern=job.pattern,
+    label=job.label,
+    table=job.table,
+  )
 
 
-def _run(tasks: Sequence[_Task], job: Job, known, workers: int | None):
-  """Yields (task, future) in order while readers work ahead of the writer."""
-  workers = workers or os.cpu_count() or 1
-  with futures.ThreadPoolExecutor(workers) as pool:
-    ahead: collections.deque = collections.deque()
+def _tasks(job: Job, folder: pathlib.Path, found, header) -> list[tasks.Task]:
+  shared = {
+    # A worker may start elsewhere.
+    'folder': str(folder.resolve()),
+    'recipe': job.recipe,
+    'source': job.name or job.source,
+    'header': header,
+    'job': _digest(job),
+    'versions': tasks.versions(),
+  }
+  return [
+    tasks.Task(number=number, parts=parts, **shared)
+    for number, parts in enumerate(tasks.plan(found, job.recipe))
+  ]
+
+
+def _run(
+  work: Sequence[tasks.Task],
+  kept: Mapping[int, tasks.Outcome],
+  workers: int | futures.Executor | None,
+  report: Report,
+  limit: int,
+) -> dict[int, tasks.Outcome]:
+  """Outcomes by number of the tasks that are not kept, whoever does them."""
+  todo = [task for task in work if task.number not in kept]
+  done: dict[int, tasks.Outcome] = {}
+  bad: dict[str, str] = {}
+  what = pathlib.Path(report.folder).name
+  with (
+    _executor(workers, len(todo)) as executor,
+    progress.bar(
+      total=len(work), initial=len(kept), what=what, unit='shard'
+    ) as bar,
+  ):
+    pending = {executor.submit(tasks.run, task): task for task in todo}
     try:
-      for task in tasks:
-        if len(ahead) >= 2 * workers:
-          yield ahead.popleft()
-        future = pool.submit(
-          cut.cut,
-          task.scene,
-          job.recipe,
-          source=job.name or job.source,
-          part=task.part,
-          known=known,
-        )
-        ahead.append((task, future))
-      while ahead:
-        yield ahead.popleft()
+      for future in futures.as_completed(pending):
+        task = pending[future]
+        outcome = done[task.number] = _result(future, task)
+        bad |= outcome.bad
+        _check_bad(bad, report, limit)
+        bar.update()
     finally:
-      pool.shutdown(cancel_futures=True)
+      for future in pending:
+        future.cancel()
+  return done
 
 
-def _take(future, task: _Task, writer, report: Report, limit: int) -> None:
-  """Writes the samples of a part; counts a bad scene, or gives up."""
+def _executor(workers: int | futures.Executor | None, count: int):
+  """What runs `count` tasks; no more processes are started than those."""
+  if isinstance(workers, futures.Executor):
+    return contextlib.nullcontext(workers)
+  most = pools.available() if workers is None else workers
+  return pools.local(min(most, max(count, 1)))
+
+
+def _result(future: futures.Future, task: tasks.Task) -> tasks.Outcome:
   try:
-    cuts: cut.Cuts = future.result()
-  except (ValueError, OSError) as error:
-    report.bad[task.scene.path] = str(error)
-    if len(report.bad) > limit:
-      if limit == 0:
-        raise
-      raise ValueError(
-        f'{len(report.bad)} bad scenes of {report.scenes}; the last: {error}'
-        ' (--on_bad skip goes on regardless)'
-      ) from error
+    return future.result()
+  except (ValueError, OSError):
+    raise  # Says what it is about.
+  except Exception as error:  # A worker that died raises what its pool likes.
+    reason = str(error) or 'given up, as when a scheduler ends.'
+    raise RuntimeError(
+      f'{task}: {type(error).__name__}: {reason} Sealed shards are kept, so '
+      '--resume goes on; a worker that vanishes often lacked memory.'
+    ) from error
+
+
+def _check_bad(bad: Mapping[str, str], report: Report, limit: int) -> None:
+  if len(bad) <= limit:
     return
-  for sample in cuts.samples:
-    writer.add(sample.arrays, **sample.fields)
-  report.nodata += cuts.nodata
-  report.border += cuts.border
-  report.pixel_bytes += cuts.pixel_bytes
+  last = list(bad.values())[-1]
+  if limit == 0:
+    raise ValueError(last)
+  raise ValueError(
+    f'{len(bad)} bad scenes of {report.scenes}; the last: {last}'
+    ' (--on_bad skip goes on regardless)'
+  )
+
+
+def _count(report: Report, outcome: tasks.Outcome) -> None:
+  report.samples += outcome.samples
+  report.nodata += outcome.nodata
+  report.border += outcome.border
+  report.pixel_bytes += outcome.pixel_bytes
+  report.bad |= outcome.bad
 
 
 def _nothing(job: Job, report: Report) -> str:
@@ -224,7 +268,7 @@ def _as_json(job: Job) -> dict[str, Any]:
 
 def _check_same_job(folder: pathlib.Path, job: Job) -> None:
   """Refuses to resume with another job, naming what differs."""
-  path = folder / 'pack.json'
+  path = folder / tasks.NOTE
   if not path.exists():
     return
   before, now = _flat(files.read_json(path)['job']), _flat(_as_json(job))
@@ -234,10 +278,13 @@ def _check_same_job(folder: pathlib.Path, job: Job) -> None:
     raise ValueError(f'{path} was packed otherwise: {"; ".join(changes)}.')
 
 
+def _digest(job: Job) -> str:
+  return tasks.digest(_as_json(job))
+
+
 def _write_note(folder: pathlib.Path, job: Job, report) -> None:
-  files.write_json(
-    folder / 'pack.json', {'job': _as_json(job), 'report': report}
-  )
+  note = {'job': _as_json(job), 'key': _digest(job), 'report': report}
+  files.write_json(folder / tasks.NOTE, note)
 
 
 def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
@@ -255,5 +302,5 @@ def is_done(job: Job, folder: files.Path) -> bool:
   folder = pathlib.Path(folder)
   if not (folder / 'index.json').exists():
     return False
-  note = folder / 'pack.json'
+  note = folder / tasks.NOTE
   return note.exists() and files.read_json(note)['job'] == _as_json(job)

@@ -152,7 +152,8 @@ def pixels(
     return Pixels(image, valid)
   valid = np.ones(image.shape[:-1], bool)
   if nodata is not None and not np.isnan(nodata):
-    valid &= ~(image == nodata).any(-1)
+    for layer in np.moveaxis(image, -1, 0):  # Readers give whole planes.
+      valid &= layer != nodata
   if image.dtype.kind == 'f':
     valid &= np.isfinite(image).all(-1)
   return Pixels(image, valid)

@@ -2,6 +2,8 @@
 
 Listing opens no scene: a scene is a set of paths and what their names and a
 CSV say about them. A member of an archive is written 'ARCHIVE.zip!MEMBER'.
+GeoTIFFs may lie in a bucket, gs:// or s3://, where rasterio reads them; nobody
+lists a bucket, so their names come from the CSV.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,10 +11,12 @@ import csv
 import dataclasses
 import fnmatch
 import functools
+import os
 import pathlib
 import re
 import zipfile
 
+from rsfm_jax.core import uris
 from rsfm_jax.data import tfds_source
 from rsfm_jax.sensors import contract
 
@@ -21,6 +25,7 @@ IMAGES = ('.jpg', '.jpeg', '.png')
 ARRAYS = ('.npy', '.npz')
 HDF5 = ('.h5', '.hdf5', '.nc')
 SUFFIXES = TIFF + IMAGES + ARRAYS + HDF5
+BUCKETS = ('gs', 's3')
 
 _DATE = re.compile(r'(?<!\d)((?:19|20)\d{2})[-_]?([01]\d)[-_]?([0-3]\d)(?!\d)')
 
@@ -35,7 +40,7 @@ class Scene:
     label: class name, or None.
     split: given by a CSV or the data set, or None.
     date: 'YYYY-MM-DD' where the name or a CSV tells it.
-    size: bytes of the files as stored.
+    size: bytes of the files as stored, None when nobody knows.
   """
 
   id: str
@@ -43,7 +48,7 @@ class Scene:
   label: str | None = None
   split: str | None = None
   date: str | None = None
-  size: int = 0
+  size: int | None = 0
 
   @property
   def path(self) -> str:
@@ -62,7 +67,8 @@ def scenes(
   """All scenes of a source, sorted by id.
 
   Args:
-    source: a folder, a .zip, one scene file, or 'tfds:NAME[:SPLIT]'.
+    source: a folder, a .zip, one scene file, 'tfds:NAME[:SPLIT]', a GeoTIFF
+      in a bucket, or a folder there whose GeoTIFFs the table names.
     sensor: contract of the files; its band names tell one-file-per-band
       scenes ('..._B04.tif') from whole ones.
     pattern: shell pattern that paths within the source must match; '*' also
@@ -77,8 +83,8 @@ def scenes(
   """
   if source.startswith('tfds:'):
     return [Scene(**fields) for fields in tfds_source.examples(source)]
-  groups: dict[str, dict[str, tuple[str, int]]] = {}
-  for inside, path, size in _files(source):
+  groups: dict[str, dict[str, tuple[str, int | None]]] = {}
+  for inside, path, size in _files(source, table):
     if not fnmatch.fnmatchcase(inside, pattern):
       continue
     stem, band = _stem_and_band(inside, sensor)
@@ -102,7 +108,7 @@ def scenes(
       if label == 'folder'
       else None,
       date=date_in(stem),
-      size=sum(size for _, size in group.values()),
+      size=_total([size for _, size in group.values()]),
     )
     for stem, group in sorted(groups.items())
   ]
@@ -172,8 +178,18 @@ def _stem_and_band(inside: str, sensor: contract.Sensor) -> tuple[str, str]:
   return head or '.', band
 
 
-def _files(source: str) -> Iterable[tuple[str, str, int]]:
+def _total(sizes: Iterable[int | None]) -> int | None:
+  sizes = list(sizes)
+  return None if None in sizes else sum(sizes)
+
+
+def _files(source: str, table: str) -> Iterable[tuple[str, str, int | None]]:
   """(path within the source, path to open, bytes) of every scene file."""
+  if uris.scheme(source) != 'local':
+    yield from _files_in_bucket(uris.whole(source), table)
+    return
+  # A worker may run in another folder than the client.
+  source = os.path.abspath(source)
   root = pathlib.Path(source)
   if root.is_dir():
     for path in sorted(root.rglob('*')):
@@ -191,6 +207,32 @@ def _files(source: str) -> Iterable[tuple[str, str, int]]:
       f'{source} is no folder, .zip, scene file or tfds:NAME; scene files '
       f'end in {", ".join(SUFFIXES)}.'
     )
+
+
+def _files_in_bucket(source: str, table: str):
+  """Scenes that rasterio reads where they are, of unknown size."""
+  name = source.rpartition('/')[2]
+  if _is_tiff(name):
+    names = {name: source}
+  elif table and not pathlib.PurePath(name).suffix:
+    names = {key: f'{source.rstrip("/")}/{key}' for key in _read_table(table)}
+  else:
+    raise ValueError(
+      f'{source} is not a GeoTIFF, and nobody lists a bucket: name its '
+      'GeoTIFFs in the first column of --table, or mount it.'
+    )
+  for inside, path in names.items():
+    if uris.scheme(path) not in BUCKETS:
+      uris.local(path, what='a scene', by='any reader', access='read')
+    if not _is_tiff(inside):
+      uris.local(
+        path, what='a scene that is no GeoTIFF', by='its reader', access='read'
+      )
+    yield inside, path, None
+
+
+def _is_tiff(path: str) -> bool:
+  return pathlib.PurePath(path).suffix.lower() in TIFF
 
 
 # One handle for all threads (zipfile locks its reads): parsing the directory
@@ -237,8 +279,9 @@ def _with_table(found: list[Scene], table: str) -> list[Scene]:
 
 
 def _read_table(table: str) -> Mapping[str, dict[str, str]]:
+  path = uris.local(table, what='a table', by='its reader', access='read')
   try:
-    with open(table, newline='') as file:
+    with open(path, newline='') as file:
       rows = list(csv.DictReader(file))
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise ValueError(f'{table} is not readable as CSV: {error}') from error

@@ -8,34 +8,24 @@ a killed pack resumes at the shard that it was writing.
 
 from collections.abc import Mapping, Sequence
 import contextlib
-import errno
-import importlib.metadata
-import json
-import os
-import pathlib
 from typing import Any
 
-from array_record.python import array_record_module
 import numpy as np
-import safetensors.numpy
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import files
+from rsfm_jax.core import uris
 from rsfm_jax.data import records
 from rsfm_jax.data import samples
+from rsfm_jax.data import shards
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics
 
-FORMAT = 'rsfm_jax.store/1'
-# One record a group: random access decodes nothing but what it asked for.
-# zstd:1 reads 1.3 x faster than the default level and packs as small.
-_OPTIONS = 'group_size:1,zstd:1'
 _SHARD_BYTES = 128 << 20
-_STATISTICS_PIXELS = 1 << 17
 
 
 class StoreWriter:
-  """Writes a store; a context manager that finishes on a clean exit.
+  """Writes a store in this process; finishes on a clean exit.
 
   Args:
     folder: new, empty, or (with `resume`) the folder of a killed pack.
@@ -59,15 +49,16 @@ class StoreWriter:
     resume: bool = False,
     shard_bytes: int = _SHARD_BYTES,
   ):
-    self.folder = pathlib.Path(folder)
-    self.sensors = dict(sensors)
-    self.classes = None if classes is None else list(classes)
+    self.folder = uris.local(
+      folder, what='a store', by='its writer', access='write'
+    )
+    self._header = shards.Header(sensors=dict(sensors), classes=classes)
     self._shard_bytes = shard_bytes
     self._resources = contextlib.ExitStack()
     self._resources.enter_context(files.exclusive(self.folder))
-    self._writer: Any = None
+    self._writer: shards.ShardWriter | None = None
     self._ids: set[str] = set()
-    self._journals: list[dict[str, Any]] = []
+    self._sealed = 0
     try:
       self._recover(resume)
     except BaseException:
@@ -94,25 +85,16 @@ class StoreWriter:
       ValueError: arrays or fields do not fit the contract.
       OSError: the disk is full or fails; whole shards stay for a resume.
     """
-    arrays = {k: np.asarray(v, order='C') for k, v in arrays.items()}
-    row = samples.row(sample, classes=self.classes, taken=self._ids)
-    where = f'sample {row["id"]!r} of {self.folder}'
-    present = samples.check(
-      arrays, self.sensors, bands=row['bands'], where=where
-    )
-    for name, have in (row['bands'] or {}).items():
-      arrays[f'{name}/band_valid'] = np.array(
-        [band in have for band in self.sensors[name].band_names]
-      )
     if self._writer is None:
-      self._open()
-    self._write(safetensors.numpy.save(arrays))
-    for sensor in present:
-      self._observe(arrays, sensor)
-    self._rows.append(row)
-    self._ids.add(row['id'])
-    self._bytes += sum(a.nbytes for a in arrays.values())
-    if self._bytes >= self._shard_bytes:
+      self._writer = shards.ShardWriter(
+        self.folder, self._sealed, self._header, taken=self._ids
+      )
+    try:
+      self._writer.add(arrays, **sample)
+    except OSError:
+      self._writer = None  # Its statistics have seen what was lost.
+      raise
+    if self._writer.bytes >= self._shard_bytes:
       self._seal()
 
   def finish(self) -> 'Store':
@@ -121,34 +103,15 @@ class StoreWriter:
     Raises:
       ValueError: nothing was added.
     """
-    if self._writer is not None:
-      self._seal()
-    if not self._ids:
-      raise ValueError(f'{self.folder}: no sample was added, so no store.')
-    rows = [row for j in self._journals for row in j['rows']]
-    columns = {c: [row[c] for row in rows] for c in samples.COLUMNS}
-    index = self._header() | {
-      'shards': [j['shard'] for j in self._journals],
-      'samples': {
-        c: None if all(v is None for v in values) else values
-        for c, values in columns.items()
-      },
-      'statistics': {s: self._merged(s) for s in self.sensors},
-      'created_with': {
-        'array_record': importlib.metadata.version('array_record'),
-        'options': _OPTIONS,
-      },
-    }
-    files.write_json(self.folder / 'index.json', index)
-    for path in self.folder.glob('shard-*.json'):
-      path.unlink()
+    self._seal()
+    shards.write_index(self.folder, self._header, shards=self._sealed)
     self.close()
     return Store(self.folder)
 
   def close(self) -> None:
     """Stops without an index; whole shards stay for a resume."""
     if self._writer is not None:
-      self._drop()
+      self._writer.drop()
     self._resources.close()
 
   def __enter__(self) -> 'StoreWriter':
@@ -159,131 +122,21 @@ class StoreWriter:
       self.finish()
     self.close()
 
-  def _header(self) -> dict[str, Any]:
-    sensors = {name: s.to_json() for name, s in self.sensors.items()}
-    # Through JSON, so that it compares equal to what a journal holds.
-    return json.loads(
-      json.dumps(
-        {'format': FORMAT, 'sensors': sensors, 'classes': self.classes}
-      )
-    )
-
   def _recover(self, resume: bool) -> None:
     """Takes over whole shards of a killed pack and removes the rest."""
-    if (self.folder / 'index.json').exists():
-      raise ValueError(f'{self.folder} is a store already; choose another.')
-    leftovers = sorted(self.folder.glob('shard-*'))
-    if leftovers and not resume:
-      raise ValueError(
-        f'{self.folder} holds an unfinished pack; resume it or delete it.'
-      )
-    kept = set()
-    for path in sorted(self.folder.glob('shard-*.json')):
-      journal = files.read_json(path)
-      different = [k for k, v in self._header().items() if journal[k] != v]
-      if different:
-        raise ValueError(f'{path}: cannot resume with other {different}.')
-      shard = self.folder / journal['shard']['file']
-      _check_size(shard, journal['shard']['bytes'])
-      self._journals.append(journal)
+    shards.check_new(self.folder, resume=resume)
+    while journal := shards.read_journal(
+      self.folder, self._sealed, self._header
+    ):
       self._ids.update(row['id'] for row in journal['rows'])
-      kept |= {path, shard}
-    for path in leftovers:
-      if path not in kept:
-        path.unlink()
-
-  def _open(self) -> None:
-    self._name = f'shard-{len(self._journals):05d}.array_record'
-    self._part = self.folder / f'{self._name}.part'
-    self._rows: list[dict[str, Any]] = []
-    self._bytes = 0
-    self._pending = {name: [] for name in self.sensors}
-    self._seen = {
-      name: statistics.Accumulator(sensor.band_names)
-      for name, sensor in self.sensors.items()
-    }
-    self._writer = array_record_module.ArrayRecordWriter(
-      str(self._part), _OPTIONS
-    )
-
-  def _write(self, record: bytes) -> None:
-    try:
-      self._writer.write(record)
-    except (OSError, RuntimeError) as error:
-      self._fail(error)
-
-  def _fail(self, error: Exception) -> None:
-    part = self._part
-    self._drop()
-    # ArrayRecord reports a full disk as a RuntimeError in words.
-    full = 'No space left' in str(error)
-    code = getattr(error, 'errno', errno.ENOSPC if full else errno.EIO)
-    raise OSError(
-      code,
-      f'could not write {part}: {error}; whole shards are kept, resume the '
-      'pack when there is space',
-    ) from error
-
-  def _drop(self) -> None:
-    """Forgets the shard being written."""
-    with contextlib.suppress(OSError, RuntimeError):
-      self._writer.close()
-    self._writer = None
-    self._part.unlink(missing_ok=True)
-    self._ids.difference_update(row['id'] for row in self._rows)
+      self._sealed += 1
+    shards.discard(self.folder, keep=range(self._sealed))
 
   def _seal(self) -> None:
-    """Makes the current shard whole: close, sync, rename, journal."""
-    try:
-      self._writer.close()
-      with open(self._part, 'rb') as file:
-        os.fsync(file.fileno())
-      digest = files.sha256(self._part)
-      size = self._part.stat().st_size
-      os.replace(self._part, self.folder / self._name)
-      for sensor in self.sensors:
-        self._flush(sensor)
-      journal = self._header() | {
-        'shard': {
-          'file': self._name,
-          'records': len(self._rows),
-          'bytes': size,
-          'sha256': digest,
-        },
-        'rows': self._rows,
-        'statistics': {s: a.to_json() for s, a in self._seen.items()},
-      }
-      path = (self.folder / self._name).with_suffix('.json')
-      files.write_json(path, journal)
-    except (OSError, RuntimeError) as error:
-      self._fail(error)
-    self._journals.append(journal)
-    self._writer = None
-
-  def _observe(self, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Queues pixels: one large update costs far less than many small ones."""
-    image, valid = arrays[f'{name}/image'], arrays.get(f'{name}/valid')
-    pixels = image.reshape(-1, image.shape[-1])
-    if valid is not None:
-      pixels = pixels[valid.reshape(-1)]
-    if (band_valid := arrays.get(f'{name}/band_valid')) is not None:
-      pixels = pixels.astype(np.float32)
-      pixels[:, ~band_valid] = np.nan  # Left out of the statistics.
-    self._pending[name].append(pixels)
-    if sum(map(len, self._pending[name])) >= _STATISTICS_PIXELS:
-      self._flush(name)
-
-  def _flush(self, name: str) -> None:
-    if self._pending[name]:
-      self._seen[name].update(np.concatenate(self._pending[name]))
-      self._pending[name] = []
-
-  def _merged(self, sensor: str) -> dict[str, Any]:
-    total = statistics.Accumulator(self.sensors[sensor].band_names)
-    for journal in self._journals:
-      part = statistics.Accumulator.from_json(journal['statistics'][sensor])
-      total.merge(part)
-    return {'state': total.to_json(), 'result': total.result().to_json()}
+    writer, self._writer = self._writer, None
+    if writer is not None and len(writer):
+      writer.seal()
+      self._sealed += 1
 
 
 class Store:
@@ -300,7 +153,9 @@ class Store:
   """
 
   def __init__(self, folder: files.Path):
-    self.folder = pathlib.Path(folder)
+    self.folder = uris.local(
+      folder, what='a store', by='its reader', access='read'
+    )
     path = self.folder / 'index.json'
     if not path.exists():
       raise ValueError(
@@ -308,9 +163,10 @@ class Store:
         'was stopped can be resumed.'
       )
     self.index = files.read_json(path)
-    if self.index.get('format') != FORMAT:
+    if self.index.get('format') != shards.FORMAT:
       raise ValueError(
-        f'{path}: format={self.index.get("format")!r}, expected {FORMAT!r}.'
+        f'{path}: format={self.index.get("format")!r}, expected '
+        f'{shards.FORMAT!r}.'
       )
     self.sensors = {
       name: contract.Sensor.from_json(value)
@@ -318,7 +174,7 @@ class Store:
     }
     self.classes: list[str] | None = self.index['classes']
     for shard in self.index['shards']:
-      _check_size(self.folder / shard['file'], shard['bytes'])
+      shards.check_size(self.folder / shard['file'], shard['bytes'])
     self._records = self.source()
 
   def __len__(self) -> int:
@@ -362,11 +218,31 @@ class Store:
       )
     return np.asarray(labels)
 
-  def accumulator_of(self, sensor: str) -> statistics.Accumulator:
-    """The statistics of a sensor in the form that merges exactly."""
+  def accumulator_of(
+    self, sensor: str, split: str | None = None
+  ) -> statistics.Accumulator:
+    """The statistics of a sensor in the form that merges exactly.
+
+    Args:
+      sensor: name in the store.
+      split: of the samples that count; None for all.
+
+    Raises:
+      ValueError: no such sensor or split, or a store that was packed before
+        statistics were kept per split.
+    """
     choices.check(sensor, self.sensors, key=f'sensor of {self.folder}')
-    state = self.index['statistics'][sensor]['state']
-    return statistics.Accumulator.from_json(state)
+    kept = self.index['statistics'][sensor]
+    if split is None or len(self.indices(split)) == len(self):
+      return statistics.Accumulator.from_json(kept['state'])
+    if 'splits' not in kept:
+      raise ValueError(
+        f'{self.folder}/index.json has no statistics of split={split!r} '
+        'alone: it was packed before they were kept. Pack it again.'
+      )
+    if split not in kept['splits']:  # Its samples lack this sensor.
+      return statistics.Accumulator(self.sensors[sensor].band_names)
+    return statistics.Accumulator.from_json(kept['splits'][split])
 
   def statistics_of(self, sensor: str) -> statistics.Statistics:
     choices.check(sensor, self.sensors, key=f'sensor of {self.folder}')
@@ -375,11 +251,11 @@ class Store:
 
   def source(self, split: str | None = None) -> records.Records:
     """The samples of a split as a Grain source of dicts of arrays."""
-    shards = [
+    found = [
       (str(self.folder / shard['file']), shard['records'])
       for shard in self.index['shards']
     ]
-    return records.Records(shards, self.indices(split))
+    return records.Records(found, self.indices(split))
 
   def verify(self) -> None:
     """Compares every shard with its checksum.
@@ -391,10 +267,3 @@ class Store:
       path = self.folder / shard['file']
       if files.sha256(path) != shard['sha256']:
         raise ValueError(f'{path} is damaged: its SHA-256 has changed.')
-
-
-def _check_size(path: pathlib.Path, size: int) -> None:
-  actual = path.stat().st_size if path.exists() else None
-  if actual != size:
-    state = 'missing' if actual is None else f'{actual} of {size} bytes long'
-    raise ValueError(f'{path} is damaged: it is {state}.')

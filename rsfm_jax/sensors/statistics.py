@@ -20,6 +20,7 @@ PERCENTILES = (1, 5, 50, 95, 99)
 
 _FORMAT = 'rsfm_jax.accumulator/1'
 _BLOCK = 1 << 16  # Pixels at a time, so that a band of a block stays in cache.
+_COUNTED = 1 << 30  # Pixels whose squares of 16 bits still add up in an int64.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,20 +112,22 @@ class _Moments(NamedTuple):
     )
 
 
-def _add_integers(values: np.ndarray, histogram: np.ndarray) -> _Moments:
-  """Counts every value, so that the moments are exact. values: [N], N > 0."""
-  low = int(np.iinfo(values.dtype).min)
-  shifted = values.astype(np.intp)
-  if low:
-    shifted -= low
-  counts = np.bincount(shifted)
+def _of_counts(
+  counts: np.ndarray, dtype: np.dtype, histogram: np.ndarray
+) -> _Moments:
+  """Exact moments of the values of an integer type, by how often they came.
+
+  Args:
+    counts: int64 [values], lowest first, not all zero.
+    dtype: the type, of 8 or 16 bits.
+    histogram: int64 [BINS] of the sketch; the counts are added to it.
+  """
   present = np.flatnonzero(counts)
   counts = counts[present]
-  np.add.at(histogram, sketch.bin_of_integer(values.dtype)[present], counts)
-  present += low
-  total = int(counts @ present)
+  np.add.at(histogram, sketch.bin_of_integer(dtype)[present], counts)
+  present += int(np.iinfo(dtype).min)
+  n, total = int(counts.sum()), int(counts @ present)
   squares = int(counts @ (present * present))
-  n = values.size
   return _Moments(
     count=n,
     mean=total / n,
@@ -166,6 +169,10 @@ class Accumulator:
     self.bands = tuple(bands)
     self._moments = [_Moments() for _ in self.bands]
     self._histograms = np.zeros((len(self.bands), sketch.BINS), np.int64)
+    # Small integers are only counted, and made into moments when asked for:
+    # [C, values] by type, where a negative value lies at its unsigned one.
+    self._counts: dict[np.dtype, np.ndarray] = {}
+    self._counted = 0
 
   def update(self, image: np.ndarray, valid: np.ndarray | None = None) -> None:
     """Adds the pixels of one image.
@@ -186,7 +193,11 @@ class Accumulator:
       block = pixels[start : start + _BLOCK]
       if keep is not None and not (mask := keep[start : start + _BLOCK]).all():
         block = block.take(np.flatnonzero(mask), axis=0)  # Beats block[mask].
-      if len(block):
+      if not len(block):
+        continue
+      if block.dtype.kind in 'bui' and block.dtype.itemsize <= 2:
+        self._count(block)
+      else:
         self._add(np.ascontiguousarray(block.T))
 
   def _check(self, image: np.ndarray, valid: np.ndarray | None) -> None:
@@ -203,18 +214,40 @@ class Accumulator:
         f'valid {np.shape(valid)} does not cover image {image.shape}.'
       )
 
+  def _count(self, pixels: np.ndarray) -> None:
+    """pixels: [N, C], of at most 16 bits."""
+    if pixels.dtype.kind == 'b':
+      pixels = pixels.view(np.uint8)
+    pixels = pixels.astype(pixels.dtype.newbyteorder('='), copy=False)
+    dtype, bits = pixels.dtype, 8 * pixels.dtype.itemsize
+    if dtype not in self._counts:
+      self._counts[dtype] = np.zeros((len(self.bands), 1 << bits), np.int64)
+    pixels = pixels.view(f'u{dtype.itemsize}')
+    for c, counts in enumerate(self._counts[dtype]):
+      found = np.bincount(pixels[:, c])
+      counts[: found.size] += found
+    self._counted += len(pixels)
+    if self._counted >= _COUNTED:
+      self._settle()
+
+  def _settle(self) -> None:
+    """Turns what was counted into moments and histograms."""
+    for dtype, counts in self._counts.items():
+      if dtype.kind == 'i':  # Lowest first.
+        counts = np.roll(counts, counts.shape[1] // 2, axis=1)
+      for c, band in enumerate(counts):
+        if band.any():
+          part = _of_counts(band, dtype, self._histograms[c])
+          self._moments[c] = self._moments[c].merge(part)
+    self._counts, self._counted = {}, 0
+
   def _add(self, planes: np.ndarray) -> None:
     """planes: [C, N], contiguous."""
-    if planes.dtype.kind == 'b':
-      planes = planes.view(np.uint8)
-    add = _add_integers
-    if planes.dtype.kind == 'f' or planes.dtype.itemsize > 2:
-      add = _add_floats
-      # The sketch reads float32 bits; float64 keeps its precision for M2.
-      if planes.dtype not in (np.float32, np.float64):
-        planes = planes.astype(np.promote_types(planes.dtype, np.float32))
+    # The sketch reads float32 bits; float64 keeps its precision for M2.
+    if planes.dtype not in (np.float32, np.float64):
+      planes = planes.astype(np.promote_types(planes.dtype, np.float32))
     for c, plane in enumerate(planes):
-      part = add(plane, self._histograms[c])
+      part = _add_floats(plane, self._histograms[c])
       self._moments[c] = self._moments[c].merge(part)
 
   def merge(self, other: 'Accumulator') -> None:
@@ -225,12 +258,15 @@ class Accumulator:
     """
     if other.bands != self.bands:
       raise ValueError(f'cannot merge bands {other.bands} into {self.bands}.')
+    self._settle()
+    other._settle()
     self._histograms += other._histograms
     self._moments = [
       a.merge(b) for a, b in zip(self._moments, other._moments, strict=True)
     ]
 
   def result(self) -> Statistics:
+    self._settle()
     empty = _Moments(minimum=0.0, maximum=0.0)
     some = [m if m.count else empty for m in self._moments]
     columns = [
@@ -254,6 +290,7 @@ class Accumulator:
 
   def to_json(self) -> dict[str, Any]:
     """The whole state, small: only bins in use are written."""
+    self._settle()
     return {
       'format': _FORMAT,
       'bands': list(self.bands),

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 from rsfm_jax.core import files
 from rsfm_jax.core import log
 from rsfm_jax.core import trees
+from rsfm_jax.core import uris
 
 _SEAL = 'sha256.json'
 _ALONE = ('params', 'ema')  # Top-level entries stored under their own name.
@@ -55,7 +56,7 @@ class Checkpoints:
     """
     if keep < 1:
       raise ValueError(f'checkpoint.keep={keep} must be at least 1.')
-    self._folder = pathlib.Path(folder).resolve()
+    self._folder = _local(folder, 'write')
     self._keep = keep
     self._pending: concurrent.futures.Future | None = None
     self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
@@ -190,6 +191,14 @@ class Checkpoints:
       (self._folder / str(step)).rename(aside)
 
 
+def _local(
+  folder: files.Path, access: Literal['read', 'write']
+) -> pathlib.Path:
+  return uris.local(
+    folder, what='a checkpoint', by='its seal and its renames', access=access
+  ).resolve()
+
+
 def steps(folder: files.Path) -> list[int]:
   """The steps saved in a folder of checkpoints, oldest first."""
   names = (path.name for path in pathlib.Path(folder).glob('[0-9]*'))
@@ -238,7 +247,7 @@ def load_params(
   Raises:
     ValueError: no such step, no good step, or no such parameters in it.
   """
-  folder = pathlib.Path(folder).resolve()
+  folder = _local(folder, 'read')
   saved = steps(folder)
   if step is not None and step not in saved:
     raise ValueError(f'{folder} holds no step {step}, only {saved}.')

@@ -1,6 +1,8 @@
 """`rsfm data pack | stats | inspect` from arguments to files."""
 
 import argparse
+from concurrent import futures
+import contextlib
 import json
 
 import numpy as np
@@ -79,12 +81,55 @@ def test_inspect_writes_a_sheet_and_prints_the_verdict(packed, capsys):
     (('x', '--sensor', 'sentinel2_l1'), 'Did you mean "sentinel2_l1c"'),
     (('x', '--sensor', 'opt'), 'x is no folder'),
     (('x', '--recipe', 'real'), 'takes no SOURCE'),
+    (
+      ('x', '--sensor', 'opt', '--scheduler', 'tcp://h:1', '--workers', '3'),
+      '--workers 3 are processes here',
+    ),
+    (('gs://b/in', '--sensor', 'opt'), 'nobody lists a bucket'),
     (('--recipe', 'real', '--shared', '/nowhere'), 'is not a folder'),
   ],
 )
 def test_wrong_arguments_are_one_clear_error(tmp_path, arguments, message):
   with pytest.raises(ValueError, match=message):
     run(data_pack, *arguments, '--out', tmp_path / 'out')
+
+
+def test_a_scheduler_gives_the_workers(tmp_path, monkeypatch):
+  used = []
+
+  @contextlib.contextmanager
+  def connect(address):
+    with futures.ThreadPoolExecutor(1) as pool:
+      used.append((address, pool))
+      yield pool
+
+  monkeypatch.setattr(data_pack.cluster, 'connect', connect)
+
+  def pack(*args, workers, **kwargs):
+    used.append(workers)
+    return data_pack.pack.Report(folder='out')
+
+  monkeypatch.setattr(data_pack.pack, 'pack', pack)
+  run(
+    data_pack,
+    *('x', '--sensor', 'opt', '--out', tmp_path / 'out'),
+    *('--scheduler', 'tcp://10.0.0.1:8786'),
+  )
+  (address, pool), workers = used
+  assert address == 'tcp://10.0.0.1:8786' and workers is pool
+
+
+def test_a_bucket_is_no_place_for_a_store(tmp_path):
+  for verb in (data_stats, data_inspect):
+    with pytest.raises(ValueError, match='s3://b/s: a store .*mount-s3'):
+      run(verb, 's3://b/s')
+  with pytest.raises(ValueError, match='gs://b/s: a store .*copy it there'):
+    run(data_pack, '--recipe', 'real', '--out', 'gs://b/s')
+
+
+def test_pictures_do_not_go_into_a_bucket(packed):
+  with pytest.raises(ValueError, match='gs://b/s: a picture '):
+    run(data_inspect, packed[0], '--out', 'gs://b/s')
 
 
 def test_the_real_recipe_completes_what_is_missing(shared, tmp_path, capsys):

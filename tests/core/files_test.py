@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -50,7 +51,8 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, call):
 )
 def test_a_really_full_device_is_reported(tmp_path, monkeypatch):
   path = tmp_path / 'model.safetensors'
-  temporary = tmp_path / f'.{path.name}.{os.getpid()}.tmp'
+  monkeypatch.setattr(files.uuid, 'uuid4', lambda: uuid.UUID(int=0))
+  temporary = tmp_path / f'.{path.name}.{12 * "0"}.tmp'
   temporary.symlink_to('/dev/full')
   with pytest.raises(OSError, match='could not write .*model.safetensors'):
     files.write_bytes(path, b'0' * 10)
@@ -98,3 +100,10 @@ def test_the_folder_is_free_again_afterwards(tmp_path):
   for _ in range(2):
     with files.exclusive(tmp_path / 'workdir'):
       pass
+
+
+def test_a_bucket_has_neither_locks_nor_renames():
+  with pytest.raises(ValueError, match='gs://b/run: a workdir .* its lock'):
+    files.exclusive(pathlib.Path('gs://b/run')).__enter__()
+  with pytest.raises(ValueError, match='s3://b/x.json: a file .*aws s3 cp'):
+    files.write_json('s3://b/x.json', {})

@@ -1,5 +1,7 @@
 """Stored bands reach the model by name, in its units, nodata never."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -170,6 +172,29 @@ def test_two_stores_of_different_statistics_merge_exactly(tmp_path):
   np.testing.assert_allclose(merged.std, expected.std, rtol=1e-12)
   assert merged.percentiles == expected.percentiles
   assert merged.count == expected.count == (192,) * 3
+
+
+def test_statistics_are_those_of_the_splits_that_are_read(tmp_path):
+  rng = np.random.default_rng(0)
+  images = {
+    (store, split): rng.integers(0, high, (8, 8, 3), np.uint8)
+    for high, (store, split) in enumerate(
+      itertools.product('ab', ('train', 'test')), start=50
+    )
+  }
+  pair = []
+  for name in 'ab':
+    with stores.StoreWriter(tmp_path / name, sensors={'opt': OPT}) as writer:
+      for split in ('train', 'test'):
+        image = {'opt/image': images[name, split]}
+        writer.add(image, id=split, split=split)
+    pair.append(stores.Store(tmp_path / name))
+  found = adapt.merged_statistics(OPT, tuple(pair), splits=('train', None))
+  used = [v for k, v in images.items() if k != ('a', 'test')]
+  expected = np.concatenate(used).reshape(-1, 3)
+  np.testing.assert_allclose(found.mean, expected.mean(0), rtol=1e-12)
+  np.testing.assert_allclose(found.std, expected.std(0), rtol=1e-12)
+  assert found.count == (3 * 64,) * 3
 
 
 def test_merged_statistics_of_stores_with_other_bands(tmp_path):

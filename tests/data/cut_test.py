@@ -1,5 +1,7 @@
 """One scene to samples: units, bands, nodata, scale, splits."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,15 @@ from rsfm_jax.data import splits
 from tests.data import scene_files
 
 
+class Cuts(NamedTuple):
+  samples: list[cut.Sample]
+  counts: cut.Counts
+
+
 def cuts_of(source, recipe, **options):
   (scene,) = sources.scenes(str(source), sensor=recipe.source)
-  return cut.cut(scene, recipe, **options)
+  counts = cut.Counts()
+  return Cuts(list(cut.cut(scene, recipe, counts=counts, **options)), counts)
 
 
 def recipe(sensor, **options):
@@ -64,7 +72,7 @@ def test_bands_go_by_name_and_units_are_converted(s2):
   expected = image[[1, 2, 3, 7]].transpose(1, 2, 0) * 1e-4
   np.testing.assert_allclose(arrays['ms/image'], expected, rtol=1e-6)
   assert fields['bands'] is None
-  assert found.pixel_bytes == 4 * 70 * 100 * 2  # No other band was read.
+  assert found.counts.pixel_bytes == 4 * 70 * 100 * 2  # No other band was read.
 
 
 def test_the_baseline_offset_is_removed(s2):
@@ -96,7 +104,7 @@ def test_chips_of_nodata_are_skipped_and_the_rest_is_masked(tmp_path):
   path = scene_files.write_tiff(tmp_path / 'a.tif', image)
   asked = recipe('sentinel2_l1c', store_as='ms', chip=32, max_nodata=0.3)
   found = cuts_of(path, asked)
-  assert found.nodata == 1 and len(found.samples) == 2
+  assert found.counts.nodata == 1 and len(found.samples) == 2
   (edge, _), (inside, _) = found.samples
   assert not edge['ms/valid'][:, :8].any() and edge['ms/valid'][:, 8:].all()
   assert not edge['ms/image'][:, :8].any()
@@ -169,12 +177,6 @@ def test_chips_between_two_splits_are_left_out(tmp_path):
   found = cuts_of(path, recipe('sentinel2_l1c', chip=16, split=policy))
   kept = {fields['split'] for _, fields in found.samples}
   assert kept == {'train', 'test'}
-  assert 0 < found.border and found.border + len(found.samples) == 256
-
-
-def test_a_known_chip_is_not_read_again(s2, monkeypatch):
-  path, _ = s2
-  asked = recipe('sentinel2_l1c', chip=32)
-  ids = [f['id'] for _, f in cuts_of(path, asked).samples]
-  left = cuts_of(path, asked, known=set(ids[:5]).__contains__)
-  assert [f['id'] for _, f in left.samples] == ids[5:] and left.known == 5
+  assert (
+    0 < found.counts.border and found.counts.border + len(found.samples) == 256
+  )

@@ -1,5 +1,7 @@
 """Packing: whole or nothing, resumable, honest about bad scenes."""
 
+from concurrent import futures
+from concurrent.futures import process
 import json
 import os
 import pathlib
@@ -17,6 +19,8 @@ from rsfm_jax.data import pack
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import splits
 from rsfm_jax.data import store
+from rsfm_jax.data import tasks
+from tests.data import bucket_server
 from tests.data import scene_files
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -55,7 +59,7 @@ def content(folder):
 
 
 def test_a_store_holds_what_the_scenes_hold(images, tmp_path):
-  report = pack.pack(job(images, name='mine'), tmp_path / 'out', workers=2)
+  report = pack.pack(job(images, name='mine'), tmp_path / 'out')
   made = store.Store(tmp_path / 'out')
   assert len(made) == report.samples == report.scenes == 20
   assert made.classes == ['land', 'sea']
@@ -69,20 +73,42 @@ def test_a_store_holds_what_the_scenes_hold(images, tmp_path):
   made.verify()
 
 
-def test_a_store_is_a_function_of_its_job(images, tmp_path):
-  for name, workers in (('a', 1), ('b', 4)):
-    pack.pack(job(images), tmp_path / name, workers=workers)
+def test_a_store_is_a_function_of_its_job(images, tmp_path, monkeypatch):
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 5 * tasks._SCENE_BYTES)
+  for name, pool in (('a', LastFirst()), ('b', futures.ThreadPoolExecutor(4))):
+    with pool:
+      pack.pack(job(images), tmp_path / name, workers=pool)
   assert content(tmp_path / 'a') == content(tmp_path / 'b')
+  assert len(store.Store(tmp_path / 'a').index['shards']) == 4
 
 
-def test_a_large_scene_is_shared_among_readers(tmp_path, monkeypatch):
+class LastFirst(futures.Executor):
+  """Does four tasks in the reverse order, once the last is there."""
+
+  def __init__(self):
+    self.left = []
+
+  def submit(self, function, *args):
+    self.left.append((futures.Future(), function, args))
+    if len(self.left) == 4:
+      for future, function, args in reversed(self.left):
+        future.set_result(function(*args))
+    return self.left[-1][0]
+
+
+def test_a_large_scene_is_divided_and_is_the_same(tmp_path, monkeypatch):
   image = scene_files.digital_numbers(13, 128, 96)
   path = scene_files.write_tiff(tmp_path / 'a.tif', image)
   asked = job(path, recipe={'sensor': 'sentinel2_l1c', 'chip': 32})
   pack.pack(asked, tmp_path / 'one')
-  monkeypatch.setattr(pack, '_PART_BYTES', 50_000)
-  pack.pack(asked, tmp_path / 'parts', workers=3)
-  assert content(tmp_path / 'one') == content(tmp_path / 'parts')
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 100_000)
+  pack.pack(asked, tmp_path / 'parts')
+  one, parts = (store.Store(tmp_path / name) for name in ('one', 'parts'))
+  assert [len(s.index['shards']) for s in (one, parts)] == [1, 3]
+  assert one.index['samples'] == parts.index['samples']
+  for i in range(len(one)):
+    for name, array in one.read(i).items():
+      np.testing.assert_array_equal(array, parts.read(i)[name])
 
 
 def test_one_bad_scene_stops_a_single_but_not_many(images, tmp_path):
@@ -102,7 +128,7 @@ def test_one_bad_scene_stops_a_single_but_not_many(images, tmp_path):
 
 def test_many_bad_scenes_are_a_mistake_of_the_recipe(images, tmp_path):
   asked = job(images, recipe={'sensor': 'naip'})  # Four bands, images of 3.
-  with pytest.raises(ValueError, match='3 bad scenes of 20.*--on_bad skip'):
+  with pytest.raises(ValueError, match='20 bad scenes of 20.*--on_bad skip'):
     pack.pack(asked, tmp_path / 'out')
   with pytest.raises(ValueError, match='gives no sample.*20 scenes are bad'):
     pack.pack(asked, tmp_path / 'out', on_bad='skip', resume='yes')
@@ -120,20 +146,19 @@ def test_a_scene_of_nothing_gives_no_store(tmp_path):
 
 
 KILLED = """
-import sys
-from rsfm_jax.data import pack, recipe, splits, store
-init = store.StoreWriter.__init__
-def small(self, *args, **kwargs):
-  init(self, *args, shard_bytes=1000, **kwargs)
-store.StoreWriter.__init__ = small
-add = store.StoreWriter.add
+import sys, time
+from rsfm_jax.data import pack, recipe, shards, splits, tasks
+tasks._TASK_BYTES = 6 * tasks._SCENE_BYTES
+add = shards.ShardWriter.add
+count = 0
 def slow(self, arrays, **sample):
+  global count
   add(self, arrays, **sample)
-  if len(self) == 13:
+  count += 1
+  if count == 15:
     print('now', flush=True)
-    import time
     time.sleep(60)
-store.StoreWriter.add = slow
+shards.ShardWriter.add = slow
 pack.pack(
   pack.Job(source=sys.argv[1], label='folder', recipe=recipe.Recipe(
     sensor='opt', split=splits.Policy(kind='random'))), sys.argv[2])
@@ -141,7 +166,7 @@ pack.pack(
 
 
 def kill_a_pack(images, out):
-  """SIGKILL after 13 of 20 samples, in the middle of a shard."""
+  """SIGKILL after 15 of 20 samples, in the middle of the third shard."""
   environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   with subprocess.Popen(
     [sys.executable, '-c', KILLED, str(images), str(out)],
@@ -152,9 +177,12 @@ def kill_a_pack(images, out):
     process.send_signal(signal.SIGKILL)
 
 
-def test_a_killed_pack_is_no_store_and_resumes_to_the_same(images, tmp_path):
+def test_a_killed_pack_is_no_store_and_resumes_to_the_same(
+  images, tmp_path, monkeypatch
+):
   out = tmp_path / 'out'
   kill_a_pack(images, out)
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 6 * tasks._SCENE_BYTES)
   with pytest.raises(ValueError, match='is not a store.*resumed'):
     store.Store(out)
   with pytest.raises(ValueError, match='unfinished pack'):
@@ -165,24 +193,88 @@ def test_a_killed_pack_is_no_store_and_resumes_to_the_same(images, tmp_path):
   with pytest.raises(ValueError, match='split.kind: random -> val'):
     pack.pack(changed, out, resume='yes')
   before = time.time_ns()
-  whole = {
-    p for p in out.glob('*.array_record') if p.stat().st_mtime_ns < before
-  }
+  assert len(list(out.glob('shard-*.part'))) == 1  # Of the killed shard.
   report = pack.pack(job(images), out, resume='yes')
-  assert 0 < report.resumed < 20 and report.samples == 20
-  assert all(p.stat().st_mtime_ns < before for p in whole)  # Kept, not redone.
+  assert report.resumed == 12 and report.samples == 20
+  kept = [
+    p.name for p in sorted(out.glob('shard-*')) if p.stat().st_mtime_ns < before
+  ]
+  assert kept == ['shard-00000.array_record', 'shard-00001.array_record']
   pack.pack(job(images), tmp_path / 'straight')
-  resumed, straight = content(out), content(tmp_path / 'straight')
-  assert resumed['samples'] == straight['samples']
-  a, b = store.Store(out), store.Store(tmp_path / 'straight')
-  a.verify()
-  for i in range(20):
-    np.testing.assert_array_equal(
-      a.read(i)['opt/image'], b.read(i)['opt/image']
-    )
-  np.testing.assert_allclose(
-    a.statistics_of('opt').mean, b.statistics_of('opt').mean
-  )
+  straight = tmp_path / 'straight'
+  assert content(out) == content(straight)  # Checksums of shards included.
+  assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}
+  store.Store(out).verify()
+
+
+def test_a_resume_sees_what_became_of_the_scenes(images, tmp_path, monkeypatch):
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 5 * tasks._SCENE_BYTES)
+  bad = images / 'land' / '013.png'
+  whole = bad.read_bytes()
+  bad.write_bytes(whole[:60])
+  with pytest.raises(ValueError, match='013.png is truncated'):
+    pack.pack(job(images), tmp_path / 'out', on_bad='stop')
+  bad.write_bytes(whole)  # Repaired.
+  write_images(tmp_path / 'more', 21)
+  added = tmp_path / 'more' / 'sea' / '020.png'
+  added.rename(images / 'sea' / '020.png')  # The last: other shards stay.
+  report = pack.pack(job(images), tmp_path / 'out', resume='yes')
+  assert report.samples == 21 and 0 < report.resumed <= 15
+  pack.pack(job(images), tmp_path / 'straight')
+  assert content(tmp_path / 'out') == content(tmp_path / 'straight')
+
+
+class Dying(futures.ThreadPoolExecutor):
+  """A pool whose workers die with the second task."""
+
+  def submit(self, function, *args):
+    self.count = getattr(self, 'count', 0) + 1
+    if self.count < 2:
+      return super().submit(function, *args)
+    future = futures.Future()
+    future.set_exception(process.BrokenProcessPool('A process died.'))
+    return future
+
+
+def test_a_dead_worker_is_an_error_that_names_the_scenes(
+  images, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 10 * tasks._SCENE_BYTES)
+  with (
+    Dying(1) as pool,
+    pytest.raises(
+      RuntimeError, match=r'shard 1 .*000\.png to .*018\.png.*A process died.*'
+    ),
+  ):
+    pack.pack(job(images), tmp_path / 'out', workers=pool)
+  with pytest.raises(ValueError, match='not a store'):
+    store.Store(tmp_path / 'out')
+
+
+class FirstFails(futures.Executor):
+  """A busy pool: the first task fails, no other one has begun."""
+
+  def __init__(self):
+    self.given = []
+
+  def submit(self, function, *args):
+    self.given.append(futures.Future())
+    if len(self.given) == 1:
+      self.given[0].set_exception(OSError('the disk is full'))
+    return self.given[-1]
+
+
+def test_what_has_not_begun_is_called_off(images, tmp_path, monkeypatch):
+  monkeypatch.setattr(tasks, '_TASK_BYTES', 5 * tasks._SCENE_BYTES)
+  pool = FirstFails()
+  with pytest.raises(OSError, match='the disk is full'):
+    pack.pack(job(images), tmp_path / 'out', workers=pool)
+  assert [f.cancelled() for f in pool.given] == [False] + [True] * 3
+
+
+def test_a_bucket_is_no_place_for_a_store(images):
+  with pytest.raises(ValueError, match='s3://b/out: a store .*aws s3 cp'):
+    pack.pack(job(images), 's3://b/out')
 
 
 def test_a_finished_store_is_known_by_its_job(images, tmp_path):
@@ -195,3 +287,44 @@ def test_a_finished_store_is_known_by_its_job(images, tmp_path):
     pack.pack(job(images, name='other'), out)
   note = json.loads((out / 'pack.json').read_text())
   assert note['job']['name'] == ''  # The attempt changed nothing.
+
+
+@pytest.mark.parametrize('scheme', ['gs', 's3'])
+def test_scenes_are_read_from_a_bucket_window_by_window(
+  tmp_path, monkeypatch, scheme
+):
+  folder = tmp_path / 'bucket' / 'in'
+  for name in 'ab':
+    image = scene_files.digital_numbers(13, 512, 64, seed=ord(name))
+    scene_files.write_tiff(folder / f'{name}.tif', image)
+  table = tmp_path / 'table.csv'
+  table.write_text('file,split\na.tif,train\nb.tif,val\n')
+  recipe = {'sensor': 'sentinel2_l1c', 'chip': 64}
+  recipe['split'] = splits.Policy(kind='table')
+  here = job(folder, recipe=recipe, table=str(table), name='same')
+  there = job(
+    f'{scheme}://bucket/in', recipe=recipe, table=str(table), name='same'
+  )
+  pack.pack(here, tmp_path / 'here')
+  with bucket_server.serve(tmp_path) as (environment, asked):
+    for name, value in environment.items():
+      monkeypatch.setenv(name, value)
+    pack.pack(there, tmp_path / 'there')
+  assert {path for path in asked if 'tif' in path} >= {
+    '/bucket/in/a.tif',
+    '/bucket/in/b.tif',
+  }
+  a, b = store.Store(tmp_path / 'here'), store.Store(tmp_path / 'there')
+  assert a.index['samples'] == b.index['samples']
+  for i in range(len(a)):
+    for name, array in a.read(i).items():
+      np.testing.assert_array_equal(array, b.read(i)[name])
+
+
+def test_a_scene_that_is_not_in_the_bucket_is_named(tmp_path, monkeypatch):
+  recipe = {'sensor': 'sentinel2_l1c', 'chip': 64}
+  with bucket_server.serve(tmp_path) as (environment, _):
+    for name, value in environment.items():
+      monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match='s3://bucket/x.tif is not a readable'):
+      pack.pack(job('s3://bucket/x.tif', recipe=recipe), tmp_path / 'out')

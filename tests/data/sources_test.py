@@ -184,3 +184,48 @@ def test_a_tfds_builder_is_a_source(tmp_path, monkeypatch):
 def test_an_unknown_tfds_builder_is_an_error():
   with pytest.raises(ValueError, match='tfds:no_such_data is not available'):
     sources.scenes('tfds:no_such_data', sensor=OPT)
+
+
+def test_a_geotiff_in_a_bucket_is_a_scene_of_unknown_size():
+  (found,) = sources.scenes('gs://bucket/in/S2_20200604.tif', sensor=S2)
+  assert found.files == (('', 'gs://bucket/in/S2_20200604.tif'),)
+  assert (found.id, found.date, found.size) == (
+    'S2_20200604',
+    '2020-06-04',
+    None,
+  )
+
+
+def test_a_table_lists_a_folder_of_a_bucket(tmp_path):
+  table = tmp_path / 't.csv'
+  table.write_text('file,split,label\na/x.tif,train,sea\nb/y.tif,val,land\n')
+  found = sources.scenes('s3://bucket/in/', sensor=S2, table=str(table))
+  assert [(s.id, s.path, s.split, s.label) for s in found] == [
+    ('a/x', 's3://bucket/in/a/x.tif', 'train', 'sea'),
+    ('b/y', 's3://bucket/in/b/y.tif', 'val', 'land'),
+  ]
+
+
+@pytest.mark.parametrize(
+  ('source', 'message'),
+  [
+    ('gs://bucket/in', 'nobody lists a bucket.*--table'),
+    ('gs://bucket/in.zip', 'nobody lists a bucket'),
+    ('az://bucket/x.tif', r'az://bucket/x.tif: a scene on az:// is not'),
+  ],
+)
+def test_what_cannot_be_listed_in_a_bucket_is_an_error(source, message):
+  with pytest.raises(ValueError, match=message):
+    sources.scenes(source, sensor=S2)
+
+
+def test_only_geotiffs_are_read_from_a_bucket(tmp_path):
+  table = tmp_path / 't.csv'
+  table.write_text('file,split\nx.jpg,train\n')
+  with pytest.raises(
+    ValueError, match=r'gs://b/x.jpg: .* no GeoTIFF .*gcsfuse'
+  ):
+    sources.scenes('gs://b', sensor=S2, table=str(table))
+  touch(tmp_path, 'a.tif')
+  with pytest.raises(ValueError, match='gs://b/t.csv: a table'):
+    sources.scenes(str(tmp_path), sensor=S2, table='gs://b/t.csv')

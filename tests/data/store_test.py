@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rsfm_jax.data import records
+from rsfm_jax.data import shards
 from rsfm_jax.data import store
 from rsfm_jax.sensors import catalogue
 
@@ -255,7 +256,7 @@ class _FullDisk:
 
 def test_full_disk_leaves_no_half_store_and_resumes(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
-    patch.setattr(store.array_record_module, 'ArrayRecordWriter', _FullDisk)
+    patch.setattr(shards.array_record_module, 'ArrayRecordWriter', _FullDisk)
     with pytest.raises(OSError, match='shard-00000') as caught:
       _write(tmp_path)
     assert caught.value.errno == errno.ENOSPC
@@ -263,6 +264,17 @@ def test_full_disk_leaves_no_half_store_and_resumes(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match='not a store'):
     store.Store(tmp_path)
   assert len(_write(tmp_path, resume=True)) == 6
+
+
+def test_what_a_full_disk_took_is_not_in_the_statistics(tmp_path, monkeypatch):
+  writer = store.StoreWriter(tmp_path, sensors=OPT)
+  with monkeypatch.context() as patch:
+    patch.setattr(shards.array_record_module, 'ArrayRecordWriter', _FullDisk)
+    with pytest.raises(OSError, match='shard-00000'):
+      _add(writer, range(6))
+  _add(writer, range(6))  # The user made room.
+  found = writer.finish().statistics_of('opt')
+  assert found.count == (6 * 64,) * 3
 
 
 def test_disk_that_fills_at_the_index_leaves_no_half_store(
@@ -274,7 +286,7 @@ def test_disk_that_fills_at_the_index_leaves_no_half_store(
   writer = store.StoreWriter(tmp_path, sensors=OPT, shard_bytes=1)
   _add(writer, range(3))
   with monkeypatch.context() as patch:
-    patch.setattr(store.files, 'write_json', full)
+    patch.setattr(shards.files, 'write_json', full)
     with pytest.raises(OSError, match=r'index\.json'):
       writer.finish()
   with pytest.raises(ValueError, match='not a store'):
@@ -284,7 +296,7 @@ def test_disk_that_fills_at_the_index_leaves_no_half_store(
 
 def test_array_record_reports_a_full_disk_as_no_space(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    store.array_record_module,
+    shards.array_record_module,
     'ArrayRecordWriter',
     lambda path, options: _REAL('/dev/full', options),
   )
@@ -315,3 +327,72 @@ def test_unknown_names_are_explained(tmp_path):
     opened.indices('trian')
   with pytest.raises(ValueError, match='sensor of'):
     opened.statistics_of('ms')
+
+
+def _mixed(folder, **kwargs):
+  """Images of uneven splits, and the pixels of each split."""
+  pixels = {}
+  with store.StoreWriter(folder, sensors=OPT, **kwargs) as writer:
+    for i, split in enumerate(('train', 'val', 'train', None, 'train')):
+      _add(writer, [i], split=split)
+      pixels.setdefault(split, []).append(_image(i).reshape(-1, 3))
+  return store.Store(folder), {k: np.concatenate(v) for k, v in pixels.items()}
+
+
+@pytest.mark.parametrize('shard_bytes', [1, 1 << 20])
+def test_statistics_are_kept_per_split(tmp_path, shard_bytes):
+  opened, pixels = _mixed(tmp_path, shard_bytes=shard_bytes)
+  for split in ('train', 'val'):
+    result = opened.accumulator_of('opt', split).result()
+    np.testing.assert_allclose(result.mean, pixels[split].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(result.std, pixels[split].std(0), rtol=1e-12)
+  everything = opened.accumulator_of('opt').result()
+  assert everything == opened.statistics_of('opt')
+  assert everything.count == (5 * 64,) * 3
+  with pytest.raises(ValueError, match='split of .*Did you mean "train"'):
+    opened.accumulator_of('opt', 'trian')
+
+
+def test_one_split_needs_no_statistics_of_its_own(tmp_path):
+  opened = _write(tmp_path)
+  assert 'splits' not in opened.index['statistics']['opt']
+  alone, whole = (opened.accumulator_of('opt', s) for s in ('train', None))
+  assert alone.to_json() == whole.to_json()
+
+
+def test_an_older_store_says_that_it_has_no_statistics_per_split(tmp_path):
+  opened, _ = _mixed(tmp_path)
+  del opened.index['statistics']['opt']['splits']
+  (tmp_path / 'index.json').write_text(json.dumps(opened.index))
+  older = store.Store(tmp_path)
+  assert older.accumulator_of('opt').result().count == (5 * 64,) * 3
+  with pytest.raises(ValueError, match=r"split='train' alone.*Pack it again"):
+    older.accumulator_of('opt', 'train')
+
+
+def test_a_sensor_that_a_split_lacks_has_no_statistics_there(tmp_path):
+  sensors = OPT | {'ms': catalogue.get('ms')}
+  with store.StoreWriter(tmp_path, sensors=sensors) as writer:
+    writer.add({'opt/image': _image(0)}, id='a', split='train')
+    image = np.ones((4, 4, 4), np.float32)
+    writer.add({'ms/image': image}, id='b', split='val')
+  opened = store.Store(tmp_path)
+  counts = {
+    (sensor, split): opened.accumulator_of(sensor, split).result().count[0]
+    for sensor in sensors
+    for split in ('train', 'val')
+  }
+  assert counts == {
+    ('opt', 'train'): 64,
+    ('opt', 'val'): 0,
+    ('ms', 'train'): 0,
+    ('ms', 'val'): 16,
+  }
+
+
+@pytest.mark.parametrize('folder', ['gs://bucket/s', 's3://bucket/s'])
+def test_a_bucket_is_no_place_for_a_store(folder):
+  with pytest.raises(ValueError, match=f'{folder}: a store .* mount the'):
+    store.Store(folder)
+  with pytest.raises(ValueError, match=f'{folder}: a store .* copy it there'):
+    store.StoreWriter(folder, sensors=OPT)

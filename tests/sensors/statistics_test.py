@@ -225,3 +225,43 @@ def test_normalise_refuses_other_channels():
   stats = accumulated(images('float32')).result()
   with pytest.raises(ValueError, match='4 channels'):
     statistics.normalise(np.zeros((2, 2, 4)), stats)
+
+
+@pytest.mark.parametrize('dtype', ['?', 'i1', 'u1', 'i2', 'u2', '>i2', '>u2'])
+def test_small_integers_are_counted_exactly(dtype):
+  rng = np.random.default_rng(0)
+  if dtype == '?':
+    image = rng.integers(0, 2, (64, 64, 3)).astype(bool)
+  else:
+    info = np.iinfo(dtype)
+    image = rng.integers(info.min, info.max, (64, 64, 3), endpoint=True)
+    image = image.astype(dtype)
+  found = statistics.Accumulator('abc')
+  found.update(image[:10])
+  found.update(image[10:])
+  again = statistics.Accumulator.from_json(found.to_json())
+  pixels = image.reshape(-1, 3).astype(np.float64)
+  for result in (found.result(), again.result()):
+    np.testing.assert_allclose(result.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(result.std, pixels.std(0), rtol=1e-12)
+    assert result.minimum == tuple(pixels.min(0))
+    assert result.maximum == tuple(pixels.max(0))
+    middle = np.percentile(pixels, 50, axis=0)
+    np.testing.assert_allclose(
+      result.percentiles['50'], middle, rtol=2**-8, atol=1e-30
+    )
+
+
+def test_integers_in_other_portions_give_the_same_bits(monkeypatch):
+  image = np.random.default_rng(0).integers(0, 60000, (64, 64, 2), np.uint16)
+  whole, parts = (statistics.Accumulator('ab') for _ in range(2))
+  whole.update(image)
+  for row in image:
+    parts.update(row)
+  assert parts.to_json() == whole.to_json()
+  monkeypatch.setattr(statistics, '_COUNTED', 100)  # Before sums overflow.
+  settled = statistics.Accumulator('ab')
+  for row in image:
+    settled.update(row)
+  assert not settled._counts
+  np.testing.assert_allclose(settled.result().std, whole.result().std)

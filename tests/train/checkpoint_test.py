@@ -232,3 +232,10 @@ def test_content_hash_sees_names_shapes_and_bits():
     {'x': a['x'].at[0].set(1e-30), 'y': a['y']},
   )
   assert len({checkpoint.content_hash(o) for o in (a, *others)}) == 4
+
+
+def test_a_bucket_is_no_place_for_checkpoints():
+  with pytest.raises(ValueError, match='gs://b/c: a checkpoint .*gcsfuse'):
+    checkpoint.Checkpoints('gs://b/c')
+  with pytest.raises(ValueError, match='s3://b/c: a checkpoint .*mount-s3'):
+    checkpoint.load_params('s3://b/c')

@@ -1,14 +1,13 @@
 """Many samples, made by several processes, into one store."""
 
 from collections.abc import Iterator, Sequence
-import concurrent.futures
 import functools
 import itertools
-import multiprocessing
 import os
 
 from rsfm_jax.core import progress
 from rsfm_jax.data import store as stores
+from rsfm_jax.data import workers as pools
 from rsfm_jax.data.synthetic import samples
 from rsfm_jax.data.synthetic import scene
 
@@ -37,10 +36,7 @@ def stream(
   if workers == 0:
     yield from itertools.chain.from_iterable(map(make, chunks))
     return
-  # JAX has threads, and forking a process with threads can hang.
-  context = multiprocessing.get_context('spawn')
-  pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
-  try:
+  with pools.local(workers) as pool:
     pending = []
     for chunk in chunks:
       pending.append(pool.submit(make, chunk))
@@ -48,13 +44,6 @@ def stream(
         yield from pending.pop(0).result()
     while pending:
       yield from pending.pop(0).result()
-  finally:
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-def default_workers() -> int:
-  """Processes to use when nobody says: one per core that we may run on."""
-  return len(os.sched_getaffinity(0))
 
 
 def write(
