@@ -5,8 +5,10 @@ routed block: with top-1 specialised + top-1 collaborative + shared, an FFN
 three times as wide. Both are compiled first, then timed in turn in one
 process; the ratio is of medians. Target: at most 1.3.
 
-Measured on two idle cores, 96+16+16+16 images: 652.7 ms against 485.4 ms,
-ratio 1.34, so the target is not met yet.
+Measured on two cores, 96+16+16+16 images: 595.8 ms against 417.4 ms, ratio
+1.43, so the target is not met. (652.7 and 485.4, 1.34, before the written
+gradients of the norm and of attention, which help the twin more.) An eighth of
+the routed FFNs' rows is capacity that nobody uses.
 
   python benchmarks/train_step.py [--images 96,16,16,16] [--rounds 10]
 """

@@ -18,4 +18,5 @@ def get_config():
       (sensor,), (('scenes', 'train', 1.0),), 32 if sensor == 'opt' else 4
     )
   c.train.total_steps = 200
+  c.train.checkpoint_percent = 50.0
   return c

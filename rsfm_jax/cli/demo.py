@@ -20,7 +20,7 @@ from rsfm_jax.data.synthetic import writing
 from rsfm_jax.models import ringmoe
 from rsfm_jax.sensors import catalogue
 
-HELP = 'the main job on synthetic scenes, about seven minutes on two cores'
+HELP = 'the main job on synthetic scenes, about five minutes on two cores'
 TAKES_OVERRIDES = True
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--config', default=str(root / 'configs/pretrain/ringmoe_tiny.py')
   )
-  parser.add_argument('--samples', type=int, default=1800)
+  parser.add_argument('--samples', type=int, default=2400)
   parser.add_argument('--seed', type=int, default=0)
 
 

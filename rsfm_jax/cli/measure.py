@@ -141,6 +141,12 @@ def stage_names(opened: models.Opened) -> list[str]:
 def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
   """The same architecture before any training."""
   params = opened.model.init(rng.named(rng.key_for(seed), 'random_init'))
+  # Placed as the others are, it runs in the same compiled program.
+  params = jax.tree.map(
+    lambda x, like: jax.device_put(x, getattr(like, 'sharding', None)),
+    params,
+    opened.params,
+  )
   return opened._replace(params=params, content_hash='')
 
 

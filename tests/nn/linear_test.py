@@ -29,3 +29,22 @@ def test_layer_norm_computes_in_float32():
   assert y.dtype == jnp.bfloat16
   # One rounding of values up to 3 to 8 bits.
   np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.01)
+
+
+def test_the_written_gradient_of_the_norm_equals_autodiff():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), 'float32')
+  x, scale, bias, dy = draw(3, 5, 7), draw(7), draw(7), draw(3, 5, 7)
+
+  def plain(x, scale, bias):
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    y = centred / jnp.sqrt(variance + 1e-6)
+    return y * scale.reshape(1, 1, -1) + bias.reshape(1, 1, -1)
+
+  fast = lambda *args: linear.normalise(*args, 1e-6)
+  got, pull = jax.vjp(fast, x, scale, bias)
+  expected, oracle = jax.vjp(plain, x, scale, bias)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+  for a, b in zip(pull(dy), oracle(dy), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
