@@ -12,6 +12,7 @@ from rsfm_jax.core import durations
 from rsfm_jax.data import adapt
 from rsfm_jax.data import augment
 from rsfm_jax.data import pipeline
+from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
 from rsfm_jax.models import build
 from rsfm_jax.models import ringmoe
@@ -138,15 +139,13 @@ def batches(
   found: Data,
   *,
   step: int,
-  host: int,
-  hosts: int,
+  share: shares.Share = shares.ALL,
 ) -> Iterator[Any]:
   return pipeline.batches(
     found.streams,
     seed=config.seed,
     step=step,
-    host=host,
-    hosts=hosts,
+    share=share,
     workers=config.data.workers,
     threads=config.data.threads,
   )

@@ -18,12 +18,14 @@ from rsfm_jax.cli import data_synthesize
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
 from rsfm_jax.cli import inspect
+from rsfm_jax.cli import launch
 from rsfm_jax.cli import pretrain
 from rsfm_jax.cli import prune
 from rsfm_jax.cli import report
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
 from rsfm_jax.launch import topologies
+from rsfm_jax.launch import watch
 from rsfm_jax.train import loop
 
 VERBS: dict[str, ModuleType] = {
@@ -35,6 +37,7 @@ VERBS: dict[str, ModuleType] = {
   'report': report,
   'inspect': inspect,
   'compile': compile_verb,
+  'launch': launch,
 }
 DATA_VERBS: dict[str, ModuleType] = {
   'pack': data_pack,
@@ -66,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
   Returns:
     0; 2 for bad usage or bad input (one line on standard error); 4 for a run
-    that SIGTERM stopped after saving.
+    that SIGTERM stopped after saving; 5 for one that lost a peer.
   """
   topologies.load_quietly()
   memory.keep_freed_memory()
@@ -87,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get('RSFM_TRACEBACK') == '1':
       raise
     print(f'rsfm: {error}', file=sys.stderr)
-    return EXIT_BAD_INPUT
+    return watch.exit_code(error, default=EXIT_BAD_INPUT)
   except KeyboardInterrupt:
     print('rsfm: interrupted', file=sys.stderr)
     return 130

@@ -5,8 +5,6 @@ import dataclasses
 import json
 import pathlib
 
-import jax
-
 from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import training
@@ -15,9 +13,11 @@ from rsfm_jax.core import log
 from rsfm_jax.core import rng
 from rsfm_jax.core import trees
 from rsfm_jax.data import prefetch
+from rsfm_jax.data import shares
 from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.train import checkpoint
 from rsfm_jax.train import hooks
+from rsfm_jax.train import hosts
 from rsfm_jax.train import loop
 from rsfm_jax.train import run as runs
 from rsfm_jax.train import writers
@@ -46,16 +46,18 @@ def train(config, workdir: pathlib.Path) -> None:
     ValueError: the config, the stores or the checkpoints do not fit.
   """
   with runs.opened(workdir, json.loads(config.to_json_best_effort())):
-    found = compose.data(config)
-    total = compose.total_steps(config, found)
-    planned = training.plan(config, total_steps=total)
+    with hosts.together():
+      found = compose.data(config)
+      total = compose.total_steps(config, found)
+      planned = training.plan(config, total_steps=total)
     log.info(
       '%s parameters, %d images per step, %d steps',
       f'{trees.count(planned.built.abstract):,}',
       planned.images,
       total,
     )
-    step_fn = planned.compiled()
+    with hosts.together():
+      step_fn = planned.compiled()
     saved = checkpoint.Checkpoints(
       workdir / 'checkpoints', keep=config.train.keep
     )
@@ -65,14 +67,10 @@ def train(config, workdir: pathlib.Path) -> None:
     else:
       start, state = restored.step, restored.state
       log.info('resuming %s after step %d', workdir, start)
-    batches = compose.batches(
-      config,
-      found,
-      step=start,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
-    )
     sharding = meshes.batch_sharding(planned.mesh)
+    batches = compose.batches(
+      config, found, step=start, share=shares.of_process(sharding)
+    )
     with prefetch.to_device(batches, sharding) as ready:
       loop.fit(
         state=state,

@@ -1,9 +1,10 @@
 """From stores to batches: every position a function of (seed, step).
 
 Per source: shuffle, repeat and augment, all by global index; then the sources
-of a stream are mixed by weight, and host h of H takes every H-th sample from
-its own offset on. So the global batch of a step is the same for any number of
-hosts, threads and worker processes, and a resume needs only the step. That
+of a stream are mixed by weight, cut into batches and these into blocks of rows;
+a host reads the blocks that its devices hold. So the global batch of a step is
+the same, row by row (masks and noise belong to rows), for any number of hosts,
+threads and worker processes, and a resume needs only the step. That
 holds because every transform is one-to-one: filter when packing, never here.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from rsfm_jax.core import choices
 from rsfm_jax.data import adapt
 from rsfm_jax.data import augment
+from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
@@ -75,21 +77,17 @@ def batches(
   *,
   seed: int,
   step: int = 0,
-  host: int = 0,
-  hosts: int = 1,
+  share: shares.Share = shares.ALL,
   workers: int = 0,
   threads: int = 2,
 ) -> Iterator[Batch]:
-  """This host's part of every global batch from `step` on, without end.
-
-  Row i of host h is row i * hosts + h of the global batch.
+  """This host's share of every global batch from `step` on, without end.
 
   Args:
     streams: each fills its own sensors of the batch.
     seed: of order and augmentation.
     step: first step.
-    host: number of this host.
-    hosts: how many there are.
+    share: blocks of rows of the global batch; see `shares.of_process`.
     workers: processes that make batches; 0 makes them in threads here.
     threads: batches made at a time, in each process.
 
@@ -102,10 +100,7 @@ def batches(
   names = [name for stream in streams for name in stream.names]
   if len(set(names)) < len(names) or not names:
     raise ValueError(f'each sensor needs exactly one stream, got {names}.')
-  parts = [
-    _host_batches(stream, seed=seed, host=host, hosts=hosts)
-    for stream in streams
-  ]
+  parts = [_host_batches(stream, seed=seed, share=share) for stream in streams]
   length = min(map(len, parts))
   ds = grain.experimental.ZipMapDataset([part[:length] for part in parts])
   ds = ds.map(_merge)[step:]
@@ -230,13 +225,16 @@ class _Fitted:
 
 
 def _host_batches(
-  stream: Stream, *, seed: int, host: int, hosts: int
+  stream: Stream, *, seed: int, share: shares.Share
 ) -> grain.MapDataset:
-  """Element s is this host's part of the stream's batch of step s."""
-  if stream.batch_size % hosts or not 0 <= host < hosts:
+  """Element s is this host's share of the stream's batch of step s."""
+  if stream.batch_size % share.of or not set(share.parts) <= set(
+    range(share.of)
+  ):
     raise ValueError(
       f'batch_size={stream.batch_size} of {stream.names} must be a multiple '
-      f'of hosts={hosts}, and host={host} one of them.'
+      f'of the {share.of} blocks that it is cut into, and {share.parts} must '
+      'be some of them.'
     )
   sources = [Source(*source) for source in stream.sources]
   if not sources or min(source.weight for source in sources) <= 0:
@@ -248,9 +246,12 @@ def _host_batches(
     ],
     [source.weight for source in sources],
   )
-  return order[host::hosts].batch(
-    stream.batch_size // hosts, drop_remainder=True
-  )
+  blocks = order.batch(stream.batch_size // share.of, drop_remainder=True)
+  end = len(blocks) // share.of * share.of
+  read = [blocks[part : end : share.of] for part in share.parts]
+  if len(read) == 1:
+    return read[0]
+  return grain.experimental.ZipMapDataset(read).map(_concatenated)
 
 
 def _endless(
@@ -272,6 +273,16 @@ def _endless(
   ds = grain.MapDataset.source(source.store.source(source.split))
   ds = ds.shuffle(seed=int(order)).repeat()
   return ds.random_map(_Augment(adapters, stream.crop), seed=int(noise))
+
+
+def _concatenated(parts: Sequence[Batch]) -> Batch:
+  return {
+    sensor: {
+      name: np.concatenate([part[sensor][name] for part in parts])
+      for name in arrays
+    }
+    for sensor, arrays in parts[0].items()
+  }
 
 
 def _merge(parts: Sequence[Batch]) -> Batch:

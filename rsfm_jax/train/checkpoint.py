@@ -22,10 +22,15 @@ from rsfm_jax.core import files
 from rsfm_jax.core import log
 from rsfm_jax.core import trees
 from rsfm_jax.core import uris
+from rsfm_jax.train import hosts
 
 _SEAL = 'sha256.json'
 _ALONE = ('params', 'ema')  # Top-level entries stored under their own name.
 _REST = 'rest'
+# Replicas of a large array are written by their holders together, each one
+# slice of it, and every slice is a small program to compile. Smaller ones are
+# written whole, by one of them.
+_BYTES_PER_SLICE = 1 << 20
 
 
 class Restored(NamedTuple):
@@ -45,7 +50,11 @@ class Loaded(NamedTuple):
 
 
 class Checkpoints:
-  """The checkpoints of one run; the caller holds the lock of its workdir."""
+  """The checkpoints of one run; the caller holds the lock of its workdir.
+
+  With several processes each writes what its devices hold, into a folder that
+  all of them see; `save`, `wait` and `restore` are collectives.
+  """
 
   def __init__(self, folder: files.Path, *, keep: int = 3):
     """Opens `folder` and clears what killed saves left behind.
@@ -83,14 +92,16 @@ class Checkpoints:
       OSError: this or the previous save found no room; older steps are kept.
     """
     self.wait()
-    if step in self.steps():
+    if hosts.told(step in self.steps()):
       return
-    self._check_room(step, state)
+    with hosts.together():
+      self._check_room(step, state)
     items = {k: state[k] for k in _ALONE if k in state}
     items[_REST] = {k: v for k, v in state.items() if k not in items}
-    response = ocp.save_checkpointables_async(
-      self._folder / str(step), items, custom_metadata=dict(metadata)
-    )
+    with _context():
+      response = ocp.save_checkpointables_async(
+        self._folder / str(step), items, custom_metadata=dict(metadata)
+      )
     self._pending = self._thread.submit(self._complete, step, response)
 
   def wait(self) -> None:
@@ -98,15 +109,16 @@ class Checkpoints:
 
     Raises:
       OSError: it failed; the message names step and folder.
+      RuntimeError: it failed on another process.
     """
-    pending, self._pending = self._pending, None
-    if pending is not None:
-      pending.result()
+    if self._pending is not None:
+      with hosts.together():
+        self._result()
 
   def close(self) -> None:
     """Waits; a failure is logged, since the run may end by another error."""
     try:
-      self.wait()
+      self._result()  # Alone: an error may have come to this process only.
     except OSError as error:
       log.warning('%s', error)
     self._thread.shutdown()
@@ -125,9 +137,9 @@ class Checkpoints:
         shapes or dtypes.
     """
     self.wait()
-    found = self.steps()
+    found = hosts.told(self.steps())
     for step in reversed(found):
-      if problem := damage(self._folder / str(step)):
+      if problem := self._damage(step):
         self._set_aside(step, problem)
         continue
       items = {k: abstract[k] for k in _ALONE if k in abstract}
@@ -138,6 +150,20 @@ class Checkpoints:
     if found:
       raise ValueError(f'{self._folder}: all of the steps {found} are damaged.')
     return None
+
+  def _result(self) -> None:
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def _damage(self, step: int) -> str | None:
+    """As `damage`, with the files divided between the processes."""
+    found = damage(
+      self._folder / str(step),
+      part=jax.process_index(),
+      of=jax.process_count(),
+    )
+    return next(filter(None, hosts.gathered(found or '')), None)
 
   def _check_room(self, step: int, state: trees.Tree) -> None:
     """An early, cheap error; parameters hardly compress."""
@@ -205,11 +231,18 @@ def steps(folder: files.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def damage(step_folder: files.Path) -> str | None:
+def damage(
+  step_folder: files.Path, *, part: int = 0, of: int = 1
+) -> str | None:
   """What is wrong with a saved step, or None.
 
   A step without `sha256.json` (killed between rename and seal) is judged by
   the marker files that Orbax renames into place with it.
+
+  Args:
+    step_folder: `checkpoints/<step>`.
+    part: of the files, every `of`-th from this one on is read.
+    of: how many readers share the work.
   """
   folder = pathlib.Path(step_folder)
   if not (folder / _SEAL).is_file():
@@ -220,7 +253,7 @@ def damage(step_folder: files.Path) -> str | None:
     sealed = files.read_json(folder / _SEAL)
   except ValueError as error:
     return str(error)
-  for name, digest in sealed.items():
+  for name, digest in sorted(sealed.items())[part::of]:
     if not (folder / name).is_file():
       return f'{name} is missing'
     if files.sha256(folder / name) != digest:
@@ -269,6 +302,13 @@ def content_hash(params: trees.Tree) -> str:
     digest.update(f'{name} {array.dtype} {array.shape}\n'.encode())
     digest.update(array.tobytes())
   return digest.hexdigest()
+
+
+def _context() -> ocp.Context:
+  context = ocp.Context()
+  saving = context.array.saving
+  saving.min_slice_bytes_for_replica_parallel = _BYTES_PER_SLICE
+  return context
 
 
 def _seal(folder: pathlib.Path) -> None:

@@ -116,15 +116,22 @@ class StopOnNonfinite(loop.Hook):
 
 
 class Progress(loop.Hook):
-  """A live bar: loss, samples a second, ETA, share of time waited for data."""
+  """A live bar: loss, samples a second, ETA, share of time waited for data.
+
+  Process 0 shows it; the others stay silent.
+  """
 
   def __init__(self, *, start: int, total_steps: int, every: int = 10):
-    self._bar = progress.bar(
-      total=total_steps, initial=start, what='train', unit='step'
-    )
+    self._bar = None
+    if jax.process_index() == 0:
+      self._bar = progress.bar(
+        total=total_steps, initial=start, what='train', unit='step'
+      )
     self._schedule, self._meter = Every(every), Meter()
 
   def metrics(self, step, values):
+    if self._bar is None:
+      return
     self._meter.add(values)
     if self._schedule.due(step):
       rates = self._meter.read()
@@ -137,7 +144,8 @@ class Progress(loop.Hook):
     self._bar.update()
 
   def close(self):
-    self._bar.close()
+    if self._bar is not None:
+      self._bar.close()
 
 
 class Save(loop.Hook):

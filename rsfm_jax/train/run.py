@@ -7,16 +7,20 @@ from importlib import metadata
 import json
 import pathlib
 import platform
+import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import jax
 
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
+from rsfm_jax.train import hosts
 
 _ABSENT = 'absent'
+_SHARED_STORAGE_SECONDS = 60.0  # NFS may show a new file that late.
 
 
 @contextlib.contextmanager
@@ -26,7 +30,8 @@ def opened(
   """Locks a workdir and records config and environment before all else.
 
   `config.json` is written once. `environment.json` gets one entry for every
-  start, in `starts`: git commit, versions, devices, command line.
+  start, in `starts`: git commit, versions, devices, command line. Process 0
+  locks and writes; the others see that they share its storage and its config.
 
   Args:
     workdir: made when absent.
@@ -36,21 +41,27 @@ def opened(
     The workdir as a path.
 
   Raises:
-    RuntimeError: another process holds the workdir.
-    ValueError: the workdir was started with another config; names the keys.
+    RuntimeError: another run holds the workdir, or any of this failed on
+      another process.
+    ValueError: the workdir was started with another config (names the keys),
+      or is not on storage that all processes share.
   """
   workdir = pathlib.Path(workdir)
-  if jax.process_index():
-    yield workdir  # Host 0 holds the lock and writes.
-    return
-  with files.exclusive(workdir):
-    plain = json.loads(json.dumps(config))
-    path = workdir / 'config.json'
-    if path.exists():
-      _check_same(path, files.read_json(path), plain)
-    else:
-      files.write_json(path, plain)
-    _record_start(workdir / 'environment.json')
+  plain = json.loads(json.dumps(config))
+  path = workdir / 'config.json'
+  with contextlib.ExitStack() as held:
+    with hosts.together():
+      if jax.process_index() == 0:
+        held.enter_context(files.exclusive(workdir))
+        if path.exists():
+          _check_same(path, files.read_json(path), plain)
+        else:
+          files.write_json(path, plain)
+        _record_start(workdir / 'environment.json')
+    with hosts.together():
+      if jax.process_index():
+        _check_shared(path)
+        _check_same(path, files.read_json(path), plain)
     yield workdir
 
 
@@ -88,6 +99,17 @@ def _check_same(path: pathlib.Path, old: Any, new: Any) -> None:
       f'value -> yours): {"; ".join(changed)}. Set them back, or choose '
       'another --workdir.'
     )
+
+
+def _check_shared(path: pathlib.Path) -> None:
+  deadline = time.monotonic() + _SHARED_STORAGE_SECONDS
+  while not path.exists():
+    if time.monotonic() > deadline:
+      raise ValueError(
+        f'{path}, which process 0 wrote, is not on {socket.gethostname()}: '
+        '--workdir must be on storage that all hosts share.'
+      )
+    time.sleep(0.2)
 
 
 def _record_start(path: pathlib.Path) -> None:

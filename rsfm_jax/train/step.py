@@ -119,10 +119,19 @@ def make_train_step(
 
 
 def jit_step(step: Step, *, state_shardings: trees.Tree | None = None) -> Step:
-  """Compiles a step; the state is donated and keeps its shardings."""
+  """Compiles a step; the state is donated and keeps its shardings.
+
+  Metrics are whole on every device, so that each process can read them.
+
+  Args:
+    step: as `make_train_step` gives it.
+    state_shardings: NamedShardings of the state, None on one device.
+  """
   if state_shardings is None:
     return jax.jit(step, donate_argnums=0)
-  return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))
+  mesh = jax.tree.leaves(state_shardings)[0].mesh
+  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, whole))
 
 
 def _whole(grad_fn, params, extra, batch, key, accumulate):

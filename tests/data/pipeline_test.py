@@ -8,6 +8,7 @@ import pytest
 
 from rsfm_jax.data import augment
 from rsfm_jax.data import pipeline
+from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import statistics as stats
@@ -109,23 +110,26 @@ def _assert_same(a, b):
     np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def _global(streams, hosts, n, **kwargs):
-  """n global batches put together from what each host reads."""
-  parts = [
-    _take(pipeline.batches(streams, host=h, hosts=hosts, **kwargs), n)
-    for h in range(hosts)
+def _global(streams, parts, n, **kwargs):
+  """n global batches put together, row by row, from what each host reads."""
+  of = sum(map(len, parts))
+  read = [
+    _take(pipeline.batches(streams, share=shares.Share(p, of), **kwargs), n)
+    for p in parts
   ]
+  # As `jax.make_array_from_process_local_data` does.
+  order = np.argsort([block for part in parts for block in part])
   return [
     {
       sensor: {
-        k: np.stack([part[sensor][k] for part in step], 1).reshape(
-          -1, *arrays[k].shape[1:]
-        )
+        k: np.concatenate([part[sensor][k] for part in step])
+        .reshape(of, -1, *arrays[k].shape[1:])[order]
+        .reshape(-1, *arrays[k].shape[1:])
         for k in arrays
       }
       for sensor, arrays in step[0].items()
     }
-    for step in zip(*parts)
+    for step in zip(*read)
   ]
 
 
@@ -146,10 +150,14 @@ def test_batches_have_the_agreed_form(streams):
   assert all(a.all() for k, a in _flat(batch).items() if k.endswith('valid'))
 
 
-@pytest.mark.parametrize('hosts', [2, 4])
-def test_the_global_batch_is_the_same_for_any_number_of_hosts(streams, hosts):
-  one = _global(streams, 1, 3, seed=5)
-  for a, b in zip(one, _global(streams, hosts, 3, seed=5), strict=True):
+@pytest.mark.parametrize(
+  'parts',
+  [((0,), (1,)), ((0,), (1,), (2,), (3,)), ((0, 2), (1, 3)), ((0, 3), (1, 2))],
+)
+def test_the_global_batch_is_the_same_for_any_hosts(streams, parts):
+  """Row by row, since masks and noise belong to rows."""
+  one = _global(streams, ((0,),), 3, seed=5)
+  for a, b in zip(one, _global(streams, parts, 3, seed=5), strict=True):
     _assert_same(a, b)
 
 
@@ -417,8 +425,8 @@ def test_a_damaged_record_names_file_and_record(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'kwargs', 'message'),
   [
-    ({}, {'hosts': 3}, 'multiple of hosts=3'),
-    ({}, {'host': 2, 'hosts': 2}, 'host=2'),
+    ({}, {'share': shares.Share((0,), 3)}, 'multiple of the 3 blocks'),
+    ({}, {'share': shares.Share((2,), 2)}, r'\(2,\) must be some of them'),
     ({'sources': []}, {}, 'positive weight'),
     ({'statistics': {}}, {}, 'opt: statistics of its 3 bands'),
   ],

@@ -171,6 +171,42 @@ def test_restores_onto_other_meshes(toy, tmp_path, equal):
   checkpoints.close()
 
 
+def test_saving_small_replicated_arrays_compiles_nothing(toy, tmp_path):
+  """Orbax would slice each of them for each device, a program a slice."""
+  mesh = mesh_lib.make_mesh()
+  state = jax.device_put(toy.init_state(), mesh_lib.replicated(mesh))
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  compiled = []
+  listen = lambda name, *_, **__: compiled.append(name)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  checkpoints.close()
+  assert not [name for name in compiled if 'backend_compile' in name]
+
+
+def test_processes_divide_the_files_to_check(saved, tmp_path):
+  folder = tmp_path / 'checkpoints' / '3'
+  largest_file(folder).unlink()
+  found = [checkpoint.damage(folder, part=i, of=3) for i in range(3)]
+  assert sorted(bool(problem) for problem in found) == [False, False, True]
+
+
+def test_damage_that_another_process_found_counts(
+  toy, saved, warnings, monkeypatch
+):
+  def gathered(text):
+    return [text, 'a/b is missing' if len(warnings) < 1 else '']
+
+  monkeypatch.setattr(checkpoint.hosts, 'gathered', gathered)
+  restored = saved.restore(toy.abstract(toy.init_state()))
+  assert restored.step == 2
+  assert 'checkpoint 3 is damaged (a/b is missing)' in warnings[0]
+
+
 def test_too_little_room_is_told_before_writing(toy, saved, monkeypatch):
   usage = shutil.disk_usage('/')._replace(free=1000)
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pathlib
@@ -167,6 +168,83 @@ def test_sigterm_saves_and_raises_and_resumes(toy, tmp_path, whole, equal):
   assert checkpoint.steps(tmp_path / 'checkpoints') == [3, 5]
   equal(toy.train(tmp_path), whole[0])
   assert rows(tmp_path) == whole[1]
+
+
+def test_several_processes_stop_after_the_step_they_agree_on(toy, monkeypatch):
+  """`jax.distributed` hears SIGTERM, at whichever process it comes."""
+  asked = []
+
+  def agreed(step):
+    asked.append(step)
+    return step == 3
+
+  before = signal.getsignal(signal.SIGTERM)
+  during = []
+  spy = Spy(
+    due_at=(2,), then=lambda _: during.append(signal.getsignal(signal.SIGTERM))
+  )
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+    loop.multihost_utils, 'reached_preemption_sync_point', agreed
+  )
+  monkeypatch.setattr(loop.hosts, 'together', contextlib.nullcontext)
+  with pytest.raises(loop.Preempted, match='after step 3'):
+    loop.fit(
+      state=toy.init_state(),
+      step_fn=toy.jitted(),
+      batches=toy.batches(),
+      key=jax.random.key(0),
+      total_steps=6,
+      hooks=[spy],
+    )
+  assert asked == [1, 2, 3]
+  assert ('finish', 3) in spy.events
+  assert during == [before], 'a handler of ours would take the signal away'
+
+
+def test_several_processes_compile_before_any_runs(toy, monkeypatch):
+  events = []
+
+  class Step:
+    def lower(self, *args):
+      events.append('lower')
+      return self
+
+    def compile(self):
+      events.append('compile')
+
+    def __call__(self, *args):
+      events.append('run')
+      return toy.jitted()(*args)
+
+  @contextlib.contextmanager
+  def together():
+    yield
+    events.append('all here')
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+    loop.multihost_utils, 'reached_preemption_sync_point', lambda _: False
+  )
+  monkeypatch.setattr(loop.hosts, 'together', together)
+  loop.fit(
+    state=toy.init_state(),
+    step_fn=Step(),
+    batches=toy.batches(),
+    key=jax.random.key(0),
+    total_steps=2,
+  )
+  assert events == ['lower', 'compile', 'all here', 'run', 'run']
+
+
+def test_only_process_0_shows_a_bar(monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(hooks.progress, 'bar', pytest.fail)
+  shown = hooks.Progress(start=0, total_steps=2, every=1)
+  shown.metrics(
+    1, {'loss': 1.0, 'examples': 1, 'seconds/step': 1.0, 'seconds/wait': 0.0}
+  )
+  shown.close()
 
 
 def test_bad_steps_are_skipped_and_counted(toy, tmp_path):

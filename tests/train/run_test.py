@@ -3,6 +3,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from rsfm_jax.train import run
@@ -58,6 +59,35 @@ def test_a_second_process_is_refused(tmp_path):
   assert f'{tmp_path} is in use by process' in second.stderr
   with run.opened(tmp_path, CONFIG):
     pass  # Free again.
+
+
+def test_another_process_neither_locks_nor_writes(tmp_path, monkeypatch):
+  with run.opened(tmp_path, CONFIG):
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    with run.opened(tmp_path, CONFIG) as workdir:
+      assert workdir == tmp_path
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_another_process_must_see_the_same_workdir(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(run, '_SHARED_STORAGE_SECONDS', 0.3)
+  with (
+    pytest.raises(ValueError, match='must be on storage that all hosts share'),
+    run.opened(tmp_path / 'of_this_host', CONFIG),
+  ):
+    pass
+
+
+def test_another_process_must_have_the_same_config(tmp_path, monkeypatch):
+  with run.opened(tmp_path, CONFIG):
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    with (
+      pytest.raises(ValueError, match='seed: 0 -> 1'),
+      run.opened(tmp_path, CONFIG | {'seed': 1}),
+    ):
+      pass
 
 
 def test_a_damaged_config_file_is_named(tmp_path):

@@ -46,6 +46,27 @@ def test_metrics_and_counters_of_a_step(toy):
   assert float(metrics['grad_norm']) > 0
 
 
+def test_metrics_are_whole_on_every_device(toy):
+  """So that each process can read them; left alone, XLA cuts them up."""
+  mesh = mesh_lib.make_mesh()
+
+  def loss(params, extra, batch, key):
+    value, _ = toy.loss(params, extra, batch, key)
+    return value, {'per_sample': jnp.mean(batch['opt']['image'], axis=1)}
+
+  tx = step_lib.optim.make(toy.SPEC, toy.init_params())
+  step = step_lib.make_train_step(loss, tx, ema_decay=0.9)
+  state = jax.device_put(toy.init_state(), mesh_lib.replicated(mesh))
+  batch = jax.device_put(next(toy.batches()), mesh_lib.batch_sharding(mesh))
+  jitted = step_lib.jit_step(
+    step, state_shardings=jax.tree.map(lambda x: x.sharding, state)
+  )
+  _, metrics = jitted(state, batch, KEY)
+  assert metrics['per_sample'].shape == (16,)
+  for x in jax.tree.leaves(metrics):
+    assert x.sharding.is_fully_replicated
+
+
 def test_training_lowers_the_loss(toy):
   _, losses = run(toy.jitted(), toy.init_state(), toy.batches(), 12)
   assert losses[-1] < 0.95 * losses[1]
