@@ -1,5 +1,6 @@
 """The recipes as text, and with stand-ins for the programs they call."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -329,4 +330,5 @@ def test_again_stops_when_it_is_told_to(stand_in, tmp_path):
     assert process.wait(20) == 4
     assert len(stand_in.calls()) == 1
   finally:
-    os.killpg(process.pid, signal.SIGKILL)  # The sleep, too.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)  # The sleep, too.

@@ -137,7 +137,7 @@ def _spec(
     hint = ''
     if 'SLURM_PROCID' in os.environ:
       hint = ' This looks like a task of Slurm: --slurm.'
-    elif 'TPU_WORKER_HOSTNAMES' in os.environ:
+    elif 'TPU_WORKER_ID' in os.environ:
       hint = ' This looks like a host of a TPU slice: --tpu.'
     raise ValueError(
       'say where: --local N, --slurm, --tpu or --coordinator HOST:PORT '

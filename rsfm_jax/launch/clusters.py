@@ -123,10 +123,11 @@ def tpu(
   ask = _metadata if ask is None else ask
   names = environ.get('TPU_PROCESS_ADDRESSES')
   names = names or environ.get('TPU_WORKER_HOSTNAMES')
-  if names:
+  # Hostnames alone may be our own (`topologies.load_quietly`).
+  if names and 'TPU_WORKER_ID' in environ:
     slices = environ
     hosts = [name.split(':')[0] for name in names.split(',')]
-    number = _number('TPU_WORKER_ID', environ.get('TPU_WORKER_ID', '0'))
+    number = _number('TPU_WORKER_ID', environ['TPU_WORKER_ID'])
   else:
     slices = _tpu_env(ask('tpu-env')) | dict(environ)
     # Either names, or name:number:address of each.
@@ -161,8 +162,8 @@ def _metadata(key: str) -> str:
       return answer.read().decode().strip()
   except (urllib.error.URLError, OSError) as error:
     raise ValueError(
-      f'--tpu: this is no TPU host: TPU_WORKER_HOSTNAMES is not set, and the '
-      f'metadata server has no {key!r} ({error}).'
+      f'--tpu: this is no TPU host: TPU_WORKER_ID is not set, and the metadata '
+      f'server has no {key!r} ({error}).'
     ) from error
 
 

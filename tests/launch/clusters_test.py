@@ -146,7 +146,9 @@ def test_slices_of_tpu_vms_are_in_the_tpu_environment():
   assert who(spec) == ('10.0.0.1:8482', 4, 3)
 
 
-def test_elsewhere_a_tpu_is_refused(monkeypatch):
+# The second is what ahead-of-time compilation sets where there is no TPU.
+@pytest.mark.parametrize('environ', [{}, {'TPU_WORKER_HOSTNAMES': 'localhost'}])
+def test_elsewhere_a_tpu_is_refused(environ, monkeypatch):
   monkeypatch.setenv('GCE_METADATA_IP', '127.0.0.1:1')  # Nobody answers.
   with pytest.raises(ValueError, match='this is no TPU host'):
-    clusters.tpu({}, patience=PATIENCE)
+    clusters.tpu(environ, patience=PATIENCE)

@@ -1,5 +1,6 @@
 """Watching processes: exit codes, sentences, signals, and nothing left over."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -63,7 +64,7 @@ def gone(pid):
   return 'State:\tZ' in status
 
 
-def eventually(what, seconds=10):
+def eventually(what, seconds=60):
   deadline = time.monotonic() + seconds
   while not what():
     assert time.monotonic() < deadline
@@ -176,6 +177,7 @@ time.sleep(600)
 """
 
 
+@contextlib.contextmanager
 def launcher(tmp_path, count, **kwargs):
   """`watch.run` in a process of its own, once all its children are ready."""
   commands = [
@@ -191,24 +193,28 @@ def launcher(tmp_path, count, **kwargs):
     [sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.DEVNULL
   )
   logs = [tmp_path / f'{i}.log' for i in range(count)]
-  eventually(
-    lambda: all(p.exists() and 'ready' in p.read_text() for p in logs), 60
-  )
-  pids = [int(p.read_text().split('pid ')[1].split()[0]) for p in logs]
-  return process, pids
+  try:
+    eventually(
+      lambda: all(p.exists() and 'ready' in p.read_text() for p in logs)
+    )
+    pids = [int(p.read_text().split('pid ')[1].split()[0]) for p in logs]
+    yield process, pids
+  finally:
+    process.terminate()  # It ends its own.
+    process.wait()
 
 
 def test_sigterm_is_passed_on_and_means_exit_4(tmp_path):
-  process, pids = launcher(tmp_path, 2)
-  process.send_signal(signal.SIGTERM)
-  assert process.wait(30) == watch.EXIT_PREEMPTED == 4
+  with launcher(tmp_path, 2) as (process, pids):
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == watch.EXIT_PREEMPTED == 4
   assert all('saved' in p.read_text() for p in tmp_path.glob('*.log'))
   assert all(map(gone, pids))
 
 
 def test_who_does_not_stop_in_time_is_killed(tmp_path):
   stubborn = 'import signal, time; signal.signal(15, signal.SIG_IGN); '
-  stubborn += "print('ready'); time.sleep(600)"
+  stubborn += "print('ready'); time.sleep(60)"
   log = tmp_path / 'log'
 
   def stop():
@@ -235,9 +241,11 @@ def test_a_killed_launcher_takes_its_processes_along(tmp_path):
   )
   process = subprocess.Popen([sys.executable, '-c', run], cwd=ROOT)
   log = tmp_path / 'log'
-  eventually(lambda: log.exists() and 'ready' in log.read_text(), 60)
-  pid = int(log.read_text().split('pid ')[1].split()[0])
-  assert not gone(pid)
-  process.kill()
-  process.wait()
+  try:
+    eventually(lambda: log.exists() and 'ready' in log.read_text())
+    pid = int(log.read_text().split('pid ')[1].split()[0])
+    assert not gone(pid)
+  finally:
+    process.kill()
+    process.wait()
   eventually(lambda: gone(pid))
