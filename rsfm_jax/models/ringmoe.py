@@ -56,7 +56,8 @@ class RingMoESpec:
     collaborative: experts for all sensors per block; 0 for none.
     choices: experts per token and router, K.
     gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
-    capacity_factor: in training; evaluation is dropless.
+    engine: in training, 'capacity' or 'dropless'; evaluation is dropless.
+    capacity_factor: slots per expert relative to perfect balance.
     priority: who gets the slots of a full expert; see `moe.routing.route`.
     balance_scale: None takes each router's own expert count; 8 is as coded
       for routers of 4 (Q3).
@@ -89,6 +90,7 @@ class RingMoESpec:
   collaborative: int = 4
   choices: int = 1
   gate: routing.Gate = 'prob'
+  engine: experts.Engine = 'capacity'
   capacity_factor: float = 1.2
   priority: routing.Priority = 'first_come'
   balance_scale: float | None = None
@@ -122,6 +124,7 @@ class RingMoESpec:
     for key, allowed in (
       ('attention', ('v1_bias', 'v2_cosine')),
       ('gate', ('prob', 'normalised')),
+      ('engine', ('capacity', 'dropless')),
       ('balance_scope', ('mixed', 'per_sensor', 'global')),
       ('priority', ('first_come', 'batch', 'random')),
       ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
@@ -230,7 +233,7 @@ class RingMoE(nnx.Module):
       images: {sensor: f32[B, H, W, C]}, all of one H x W; B may differ.
       masks: {sensor: bool[B, u, v]}, True where tokens are replaced by the
         mask token; u divides the token grid.
-      mode: 'train' routes by capacity, 'eval' drops nothing.
+      mode: 'train' routes by `spec.engine`, 'eval' drops nothing.
       engine: overrides the engine of the mode (tests).
       placement: where samples and experts live on a mesh.
     """
@@ -246,7 +249,7 @@ class RingMoE(nnx.Module):
       arrangement.join([self._tokens(images, masks, s) for s in present])
     )
     options = experts.Options(
-      engine=engine or ('capacity' if mode == 'train' else 'dropless'),
+      engine=engine or (spec.engine if mode == 'train' else 'dropless'),
       choices=spec.choices,
       gate=spec.gate,
       capacity_factor=spec.capacity_factor,

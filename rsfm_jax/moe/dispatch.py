@@ -1,4 +1,4 @@
-"""Tokens to experts and back: capacity buffers, dropless blocks.
+"""Tokens to experts and back: capacity buffers, dropless sorted rows.
 
 Both engines only gather: a row index in one direction and its inverse in the
 other, so that the backward pass gathers too. `oracle` computes every expert
@@ -7,7 +7,7 @@ on every token and is what the tests compare with.
 Weights are stacked [S, E, ...] over S sets of E experts (RMoE's specialised
 experts have one set per sensor). A buffer is cut into columns, one per device
 of the expert axis, each of them into regions [X, R, D] with the weights of
-their X row groups.
+their X row groups. Dropless rows are sorted by expert without any padding.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rsfm_jax.moe import grouped
 from rsfm_jax.moe import routing as routing_lib
 from rsfm_jax.nn import mlp
 
@@ -78,15 +79,18 @@ class Plan(NamedTuple):
     slot: i32[N, K], row of the flat buffer; one past the end means dropped.
     owner: i32[rows], n * K + k of the row's token; N * K means empty.
     gate: f32[N, K].
-    regions: of every column; all columns are alike.
+    regions: of every column; all columns are alike. None where the rows are
+      sorted.
     columns: P.
+    counts: rows of each expert of each set where they are sorted, i32[S E].
   """
 
   slot: Array
   owner: Array
   gate: Array
-  regions: tuple[Region, ...]
+  regions: tuple[Region, ...] = ()
   columns: int = 1
+  counts: Array | None = None
 
   def dispatch(self, x: Array) -> Array:
     """x: [N, D] -> [P, rows, D]; empty rows are zeros."""
@@ -99,8 +103,10 @@ class Plan(NamedTuple):
     dim = y.shape[-1]
     flat = y.reshape(-1, dim)
     out = gather_rows(flat, self.slot.reshape(-1), self.owner[:, None])
-    out = out.reshape(n, choices, dim) * self.gate[..., None].astype(y.dtype)
-    return out.sum(1)
+    out = out.reshape(n, choices, dim)
+    gate = self.gate.astype(y.dtype)
+    # Not a reduction: for one choice it would cost as much as the product.
+    return sum(out[:, k] * gate[:, k, None] for k in range(choices))
 
   def ffn(self, rows: Array, weights: Weights) -> Array:
     """The experts' FFNs: [P, rows, D] -> [P, rows, D].
@@ -111,6 +117,8 @@ class Plan(NamedTuple):
     """
     columns, _, dim = rows.shape
     flat = tuple(w.reshape(-1, *w.shape[2:]) for w in weights)
+    if self.counts is not None:
+      return grouped.ffn(rows[0], self.counts, *flat)[None]
     out, start = [], 0
     for groups, size, pick in self.regions:
       part = rows[:, start : start + groups * size]
@@ -201,29 +209,28 @@ def dropless(
   groups: routing_lib.TokenGroups,
   *,
   experts: int,
-  block: int = 128,
+  sets: int,
 ) -> Plan:
-  """Every token is computed: rows of an expert padded to whole blocks.
+  """Every token is computed: N K rows, sorted by set and expert.
 
-  The buffer has ceil(N K / block) + (sets x E) blocks whatever the routing,
-  so shapes are static; each block picks the weights of its expert.
+  Args:
+    routing: of N tokens.
+    groups: how they are cut.
+    experts: E of each set.
+    sets: S; who is not in `groups` has no rows.
   """
-  n, choices = routing.expert.shape
-  sets = np.array(groups.sets, np.int32)[:, None]
-  chosen = routing.expert + groups.spread(sets * experts)
-  total = (max(groups.sets) + 1) * experts
-  everything = routing_lib.TokenGroups((n,), (0,))
-  position = routing_lib.positions(chosen, everything, experts=total)
-  counts = jax.nn.one_hot(chosen, total, dtype=jnp.int32).sum((0, 1))
-  blocks = -(-counts // block)
-  last = jnp.cumsum(blocks)
-  slot = (last - blocks)[chosen] * block + position
-  used = len(set(groups.sets)) * experts
-  size = -(-n * choices // block) + used
-  owner_block = jnp.searchsorted(last, jnp.arange(size), side='right')
-  pick = jnp.minimum(owner_block, total - 1)
-  region = Region(size, block, pick)
-  return Plan(slot, _owners(slot, size * block), routing.gate, (region,))
+  counts = routing.counts
+  same = np.array(groups.sets) == np.arange(sets)[:, None]
+  total = (same.astype(np.int32) @ counts).reshape(-1)
+  begin = (jnp.cumsum(total) - total).reshape(sets, experts)
+  # Groups of a set stand behind each other inside each of its experts.
+  earlier = np.tril(same.T.astype(np.int32) @ same, -1)
+  start = begin[np.array(groups.sets)] + earlier.astype(np.int32) @ counts
+  first = np.arange(len(groups.sizes), dtype=np.int32)[:, None] * experts
+  slot = start.reshape(-1)[groups.spread(first) + routing.expert]
+  slot += routing.position
+  owner = _owners(slot, slot.size)
+  return Plan(slot, owner, routing.gate, counts=total)
 
 
 def _owners(slot: Array, rows: int) -> Array:

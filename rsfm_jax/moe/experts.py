@@ -159,7 +159,8 @@ def send(
   if options.engine == 'oracle':
     return Routed(*losses, routing, dropped, None, None)
   if options.engine == 'dropless':
-    plan = dispatch.dropless(routing, groups, experts=experts)
+    sets = weights.router.shape[0]
+    plan = dispatch.dropless(routing, groups, experts=experts, sets=sets)
     return Routed(*losses, routing, dropped, plan, plan.dispatch(x))
   capacities = [
     routing_lib.capacity(
@@ -214,27 +215,47 @@ def router_logits(
   """x: [N, D], router: [S, D, E] -> f32[N, E], each group by its set's."""
   x = x.astype(jnp.float32)
 
-  def product(part: Array, weights: Array) -> Array:
-    """[..., T, D], [..., D, E] -> [..., E, T]: tokens run fastest."""
-    return jnp.matmul(
-      weights.swapaxes(-1, -2),
-      part.swapaxes(-1, -2),
-      precision=jax.lax.Precision.HIGHEST,
-    )
-
   if len(set(groups.sets)) == 1:
-    return product(x, router[groups.sets[0]]).T
+    return _logits(x, router[groups.sets[0]]).T
   if groups.equal:
     picked = router
     if groups.sets != tuple(range(router.shape[0])):
       picked = router[jnp.array(groups.sets)]
     x = x.reshape(len(groups.sizes), -1, x.shape[-1])
-    logits = product(x, picked).swapaxes(1, 2)
+    logits = _logits(x, picked).swapaxes(1, 2)
     return logits.reshape(-1, router.shape[-1])
   return jnp.concatenate(
     [
-      product(x[part], router[index])
+      _logits(x[part], router[index])
       for part, index in zip(groups.slices, groups.sets, strict=True)
     ],
     axis=1,
   ).T
+
+
+@jax.custom_vjp
+def _logits(x: Array, router: Array) -> Array:
+  """f32[..., T, D], f32[..., D, E] -> [..., E, T]: tokens run fastest.
+
+  The barriers keep XLA for CPU from folding the transposes of the few experts
+  into the products: 2 to 6 times as fast at RingMoE tiny's sizes.
+  """
+  turned = jax.lax.optimization_barrier(router.swapaxes(-1, -2))
+  return _exact(turned, x.swapaxes(-1, -2))
+
+
+def _logits_forward(x, router):
+  return _logits(x, router), (x, router)
+
+
+def _logits_backward(saved, dy):
+  x, router = saved
+  dx = _exact(dy.swapaxes(-1, -2), router.swapaxes(-1, -2))
+  return dx, jax.lax.optimization_barrier(_exact(dy, x)).swapaxes(-1, -2)
+
+
+_logits.defvjp(_logits_forward, _logits_backward)
+
+
+def _exact(a: Array, b: Array) -> Array:
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

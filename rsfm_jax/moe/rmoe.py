@@ -163,6 +163,8 @@ class RMoE(nnx.Module):
       mesh=placement.mesh,
       in_specs=(weights.specs(placement.kind), batch),
       out_specs=(batch, _aux_specs(placement.kind)),
+      # Loops and kernels of the grouped products do not carry it.
+      check_vma=options.engine != 'dropless',
     )(weights, x)
 
 

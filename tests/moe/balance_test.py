@@ -15,7 +15,7 @@ TWO = routing_lib.TokenGroups((4, 4), (0, 1))
 def made(expert, probs):
   expert = jnp.asarray(expert, jnp.int32).reshape(len(expert), -1)
   return routing_lib.Routing(
-    expert, jnp.ones(expert.shape), jnp.zeros_like(expert), probs
+    expert, jnp.ones(expert.shape), jnp.zeros_like(expert), None, probs
   )
 
 

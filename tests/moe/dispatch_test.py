@@ -73,7 +73,9 @@ def run(engine, groups, choices, factor=None):
     if engine == 'oracle':
       y = dispatch.oracle(x, routing, groups, weights, capacities=capacities)
     elif engine == 'dropless':
-      plan = dispatch.dropless(routing, groups, experts=EXPERTS, block=4)
+      plan = dispatch.dropless(
+        routing, groups, experts=EXPERTS, sets=len(weights[0])
+      )
       y = plan.compute(x, weights)
     else:
       plan = dispatch.by_capacity(
@@ -116,12 +118,12 @@ def test_a_tight_capacity_equals_the_oracle_that_drops(name, choices):
   assert jnp.abs(expected[0] - oracle(name, choices)[0]).max() > 0.1
 
 
-def routed(expert, groups, gate=None):
+def routed(expert, groups, gate=None, experts=2):
   """A routing by hand; expert: one row of choices per token."""
   expert = jnp.asarray(expert, jnp.int32)
   gate = jnp.ones(expert.shape) if gate is None else jnp.asarray(gate)
-  position = routing_lib.positions(expert, groups, experts=2)
-  return routing_lib.Routing(expert, gate, position, jnp.zeros((1, 2)))
+  places = routing_lib.positions(expert, groups, experts=experts)
+  return routing_lib.Routing(expert, gate, *places, jnp.zeros((1, experts)))
 
 
 def test_capacity_by_hand():
@@ -185,19 +187,13 @@ def test_dropped_tokens_get_exactly_zero_and_no_gradient():
   assert (np.abs(np.asarray(y)[~dropped]).max(-1) > 0).all()
 
 
-def test_padding_of_blocks_never_leaks():
-  """An expert without tokens may hold NaN; its padding is never read."""
+def test_rows_of_other_experts_never_leak():
+  """An expert without tokens may hold NaN; its weights are never used."""
   x, _, weights, _ = problem(sets=1)
   groups = GROUPS['one group']
-  routing = routing_lib.Routing(
-    jnp.asarray(np.arange(24).reshape(24, 1) % 3, jnp.int32),
-    jnp.ones((24, 1)),
-    jnp.zeros((24, 1), jnp.int32),
-    jnp.zeros((24, EXPERTS)),
-  )
+  routing = routed(np.arange(24).reshape(24, 1) % 3, groups, experts=EXPERTS)
   poisoned = tuple(w.at[:, 3].set(jnp.nan) for w in weights)
-  # 8 tokens per expert in blocks of 5: two blocks each, the second padded.
-  plan = dispatch.dropless(routing, groups, experts=EXPERTS, block=5)
+  plan = dispatch.dropless(routing, groups, experts=EXPERTS, sets=1)
   # The dense oracle cannot be poisoned: it computes everything.
   np.testing.assert_allclose(
     jax.jit(plan.compute)(x, poisoned),
@@ -208,23 +204,31 @@ def test_padding_of_blocks_never_leaks():
   gradient = jax.jit(jax.grad(lambda w: plan.compute(x, w).sum()))(weights)
   for g in gradient:
     np.testing.assert_array_equal(g[0, 3], 0)
-  # Every row adds 1 to the gradient of its output bias, padding adds none.
+  # Every row adds 1 to the gradient of its output bias.
   np.testing.assert_allclose(gradient[3][0, :3], 8, rtol=1e-6)
 
 
-def test_the_blocks_hold_any_routing():
+def test_dropless_rows_hold_any_routing():
   """Shapes are static: also when all tokens choose one expert."""
   groups = GROUPS['four groups per set']
   for chosen in range(EXPERTS):
-    routing = routing_lib.Routing(
-      jnp.full((24, 1), chosen, jnp.int32), jnp.ones((24, 1)), None, None
-    )
-    plan = dispatch.dropless(routing, groups, experts=EXPERTS, block=4)
-    assert sorted(set(np.asarray(plan.slot)[:, 0])) == sorted(
-      np.asarray(plan.slot)[:, 0]
-    )
-    owned = np.asarray(plan.owner)
-    assert sorted(owned[owned < 24]) == list(range(24))
+    routing = routed(np.full((24, 1), chosen), groups, experts=EXPERTS)
+    plan = dispatch.dropless(routing, groups, experts=EXPERTS, sets=2)
+    assert sorted(np.asarray(plan.slot)[:, 0]) == list(range(24))
+    assert plan.counts.sum() == 24
+
+
+def test_dropless_rows_are_sorted_by_set_and_expert():
+  """Sets may come back in a batch, and one of them may be absent."""
+  groups = routing_lib.TokenGroups((2, 3, 2), (2, 0, 2))
+  expert = [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
+  plan = dispatch.dropless(routed(expert, groups), groups, experts=2, sets=3)
+  np.testing.assert_array_equal(plan.counts, [3, 3, 0, 0, 4, 4])
+  token = np.asarray(plan.owner) // 2
+  choice = np.asarray(plan.owner) % 2
+  sets = np.repeat(groups.sets, groups.sizes)
+  rank = sets[token] * 2 + np.array(expert)[token, choice]
+  np.testing.assert_array_equal(rank, np.sort(rank))
 
 
 def test_gather_rows_is_plain_indexing_with_the_same_gradient():

@@ -78,8 +78,11 @@ def slow_positions(expert, groups):
 def test_positions_by_a_slow_loop(groups, choices):
   rng = np.random.default_rng(choices)
   expert = np.array([rng.permutation(4)[:choices] for _ in range(18)], 'int32')
-  got = routing.positions(jnp.asarray(expert), groups, experts=4)
+  got, counts = routing.positions(jnp.asarray(expert), groups, experts=4)
   np.testing.assert_array_equal(got, slow_positions(expert, groups))
+  for found, part in zip(counts, groups.slices, strict=True):
+    expected = np.bincount(expert[part].ravel(), minlength=4)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('choices', [1, 2])
