@@ -17,6 +17,6 @@ def get_config():
     c.data.streams[sensor] = base.stream(
       (sensor,), (('scenes', 'train', 1.0),), 32 if sensor == 'opt' else 4
     )
-  c.train.total_steps = 170
+  c.train.total_steps = 150
   c.train.checkpoint_percent = 50.0
   return c

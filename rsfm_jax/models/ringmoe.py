@@ -23,6 +23,7 @@ from rsfm_jax.moe import routing
 from rsfm_jax.nn import attention as attention_lib
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import patches
+from rsfm_jax.nn import remat as remat_lib
 from rsfm_jax.nn import swin
 
 Array = jax.Array
@@ -69,7 +70,7 @@ class RingMoESpec:
     sar_l1_head: what the SAR-L1 decoder predicts: total power (1 channel) or
       I/Q (8 channels).
     decoders: whether reconstruction decoders are part of the model.
-    remat: recomputation policy of the blocks.
+    remat: what blocks compute again in the backward pass; see `nn.remat`.
     unroll: pairs of blocks per scan iteration.
     dtype: compute dtype of matrices; norms, softmax and routers stay float32.
   """
@@ -98,7 +99,7 @@ class RingMoESpec:
   routing_groups: int | None = None
   sar_l1_head: SarHead = 'power_l1'
   decoders: bool = True
-  remat: swin.Remat = 'none'
+  remat: remat_lib.Policy = 'none'
   unroll: int = 1
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
@@ -128,7 +129,7 @@ class RingMoESpec:
       ('balance_scope', ('mixed', 'per_sensor', 'global')),
       ('priority', ('first_come', 'batch', 'random')),
       ('sar_l1_head', ('power_mse', 'power_l1', 'iq_l1')),
-      ('remat', ('none', *swin.REMAT_POLICIES)),
+      ('remat', remat_lib.NAMES),
       ('dtype', ('float32', 'bfloat16')),
     ):
       choices_lib.check(getattr(self, key), allowed, key=f'model.{key}')

@@ -12,6 +12,7 @@ from rsfm_jax.moe import dispatch
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import routing as routing_lib
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import remat
 
 Array = jax.Array
 Engine = Literal['capacity', 'dropless', 'oracle']
@@ -176,7 +177,7 @@ def send(
     capacities=capacities,
     columns=experts // here,
   )
-  rows = axes.send(plan.dispatch(x))
+  rows = remat.kept(axes.send(plan.dispatch(x)))
   return Routed(*losses, routing, routing.position >= limit, plan, rows)
 
 
@@ -206,7 +207,7 @@ def compute(
   rows = sent.plan.ffn(sent.rows, products)
   if sent.plan.columns > 1:
     rows = axes.send(rows)
-  return sent.plan.combine(rows)
+  return sent.plan.combine(remat.kept(rows))
 
 
 def router_logits(

@@ -21,6 +21,7 @@ from rsfm_jax.moe import experts
 from rsfm_jax.moe import routing
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import mlp
+from rsfm_jax.nn import remat
 from rsfm_jax.sharding import mesh as meshes
 
 Array = jax.Array
@@ -251,7 +252,7 @@ def forward(
   for name in ('specialised', 'collaborative'):
     if name in branches:
       y = y + experts.compute(x, *branches[name])
-  y = axes.total(y).reshape(shape)
+  y = remat.kept(axes.total(y)).reshape(shape)
   by_sensor = routing.TokenGroups.cut(parts)
   done = {}
   for name, (sent, _, _, of) in branches.items():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import rng
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import remat
 from rsfm_jax.nn import windows
 
 Array = jax.Array
@@ -105,9 +106,13 @@ class WindowAttention(nnx.Module):
     split = lambda y: y.reshape(
       y.shape[0], y.shape[1], self.heads, -1
     ).transpose(0, 2, 1, 3)
-    q, k = self._scaled(split(self.query(tokens)), split(self.key(tokens)))
-    y = attend(q, k, split(self.value(tokens)), bias)
+    kept = remat.kept
+    q, k = self._scaled(
+      split(kept(self.query(tokens))), split(kept(self.key(tokens)))
+    )
+    y = kept(attend(q, k, split(kept(self.value(tokens))), bias))
     y = self.out(y.transpose(0, 2, 1, 3).reshape(-1, window * window, dim))
+    y = kept(y)
     return windows.roll(windows.merge(y, window, height, width), -shift)
 
 

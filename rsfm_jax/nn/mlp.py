@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import remat
 
 Array = jax.Array
 
@@ -60,8 +61,8 @@ def stacked_ffn(
     (((2,), (1,)), ((0,), (0,))),
     preferred_element_type=jnp.float32,
   ).astype(a.dtype)
-  hidden = gelu(dot(x, w_in) + b_in[:, None].astype(x.dtype))
-  return dot(hidden, w_out) + b_out[:, None].astype(x.dtype)
+  hidden = remat.hidden(dot(x, w_in) + b_in[:, None].astype(x.dtype))
+  return dot(gelu(hidden), w_out) + b_out[:, None].astype(x.dtype)
 
 
 class Mlp(nnx.Module):

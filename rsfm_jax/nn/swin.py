@@ -1,7 +1,7 @@
 """Swin blocks with residual post-norm around any FFN, and stacks of them."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from flax import nnx
 import jax
@@ -9,17 +9,12 @@ import jax.numpy as jnp
 
 from rsfm_jax.nn import attention
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import remat as remat_lib
 from rsfm_jax.nn import windows
 
 Array = jax.Array
-Remat = Literal['none', 'full', 'dots']
 # An FFN maps [B, H, W, D] to ([B, H, W, D], aux); aux is any tree of arrays.
 Ffn = Callable[..., tuple[Array, Any]]
-
-REMAT_POLICIES = {
-  'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 class SwinBlock(nnx.Module):
@@ -63,7 +58,7 @@ class SwinStage(nnx.Module):
     *,
     key: Array,
     merge: nnx.Module | None = None,
-    remat: Remat = 'none',
+    remat: remat_lib.Policy = 'none',
     unroll: int = 1,
   ):
     if depth > 1 and depth % 2:
@@ -96,7 +91,7 @@ class SwinStage(nnx.Module):
       return x, jax.tree.map(lambda *a: jnp.stack(a), *auxes)
 
     if self.remat != 'none':
-      body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat])
+      body = jax.checkpoint(body, policy=remat_lib.POLICIES[self.remat])
     pairs = jax.tree.map(lambda w: w.reshape(-1, pair, *w.shape[1:]), state)
     if self.depth == pair:  # A loop of one would still stack what it keeps.
       return body(x, jax.tree.map(lambda w: w[0], pairs))

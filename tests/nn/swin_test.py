@@ -10,6 +10,7 @@ import pytest
 
 from rsfm_jax.nn import attention
 from rsfm_jax.nn import mlp
+from rsfm_jax.nn import remat
 from rsfm_jax.nn import swin
 
 # The same products in another program; logits of v2 are ten times cosines,
@@ -89,12 +90,27 @@ def gradients(**options):
 
 
 @pytest.mark.parametrize(
-  'options', [{'remat': 'full'}, {'remat': 'dots'}, {'unroll': 2}]
+  'options',
+  [
+    *({'remat': name} for name in remat.NAMES if name != 'none'),
+    {'unroll': 2},
+  ],
 )
 def test_recomputation_and_unrolling_change_no_gradient(options):
   plain, other = gradients(), gradients(**options)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_each_policy_keeps_less_than_the_next():
+  """What the backward pass of a stage holds, in bytes."""
+  held = []
+  for name in ('full', 'hidden', 'products', 'none'):
+    graphdef, weights = nnx.split(stage(4, remat=name))
+    forward = lambda w, g=graphdef: nnx.merge(g, w)(X)[0]
+    pull = jax.eval_shape(lambda w, f=forward: jax.vjp(f, w)[1], weights)
+    held.append(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull)))
+  assert held == sorted(set(held))
 
 
 def test_a_block_with_zero_gains_is_the_identity():
