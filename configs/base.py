@@ -36,6 +36,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   # `OptimSpec` without `total_steps`, which is the run's.
   c.optim = config_dict.ConfigDict()
   c.optim.kind = 'adamw'  # Or 'adafactor', for machines with little memory.
+  c.optim.weights = 'float32'  # Or 'bfloat16', rounded at random.
   c.optim.learning_rate = 2e-3  # At the global batch.
   c.optim.min_learning_rate = 1e-6
   c.optim.warmup_learning_rate = 0.0

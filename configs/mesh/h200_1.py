@@ -11,5 +11,6 @@ from configs.pretrain import ringmoe_giant
 def get_config():
   c = ringmoe_giant.get_config()
   c.optim.kind = 'adafactor'  # AdamW's moments alone are 118 GB.
+  c.optim.weights = 'bfloat16'
   c.train.accumulate = 4
   return base.on_mesh(c, images_per_chip=16, chips=1)

@@ -103,15 +103,12 @@ def plan(
   batch = abstract_batch(built.spec, counts, mesh)
   meshes.check_batch(batch, mesh)
   images = sum(counts.values())
-  tx = optim.make(
-    compose.optimizer(config, total_steps=total_steps, batch_size=images),
-    built.abstract,
-    global_batch=images,
-  )
+  spec = compose.optimizer(config, total_steps=total_steps, batch_size=images)
+  tx = optim.make(spec, built.abstract, global_batch=images)
   ema_decay = config.train.ema_decay
   state = states.plan(
     lambda key: steps.init_state(
-      built.init(key), {}, tx, ema=ema_decay is not None
+      optim.stored(built.init(key), spec), {}, tx, ema=ema_decay is not None
     ),
     rng.named(rng.key_for(config.seed), 'init'),
     mesh=mesh,

@@ -90,6 +90,11 @@ def match_rules(
   return unflatten(out)
 
 
+def cast(tree: Tree, dtype: Any) -> Tree:
+  """All leaves in one dtype."""
+  return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
 def count(tree: Tree) -> int:
   """The number of elements over all leaves (arrays or abstract arrays)."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

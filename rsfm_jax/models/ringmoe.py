@@ -25,6 +25,7 @@ from rsfm_jax.nn import linear
 from rsfm_jax.nn import patches
 from rsfm_jax.nn import remat as remat_lib
 from rsfm_jax.nn import swin
+from rsfm_jax.nn import window_kernel
 
 Array = jax.Array
 Images = Mapping[str, Array]
@@ -51,6 +52,8 @@ class RingMoESpec:
     window: tokens; clipped to the grid of each stage.
     mlp_ratio: F / D of every expert.
     attention: 'v1_bias' (as executed officially) or 'v2_cosine' (Swin V2).
+    attention_engine: 'auto' is a fused kernel on TPU and the plain form
+      elsewhere; 'plain' and 'fused' hold everywhere.
     norm_gain: start of the gains of the blocks' post-norms.
     init_std: std of all matrices; None takes 1 / sqrt(fan-in).
     specialised: experts per sensor and block; 0 for none.
@@ -85,6 +88,7 @@ class RingMoESpec:
   window: int
   mlp_ratio: float = 4.0
   attention: attention_lib.Kind = 'v2_cosine'
+  attention_engine: window_kernel.Engine = 'auto'
   norm_gain: float = 1.0
   init_std: float | None = linear.DEFAULT_STD
   specialised: int = 4
@@ -124,6 +128,7 @@ class RingMoESpec:
       )
     for key, allowed in (
       ('attention', ('v1_bias', 'v2_cosine')),
+      ('attention_engine', window_kernel.ENGINES),
       ('gate', ('prob', 'normalised')),
       ('engine', ('capacity', 'dropless')),
       ('balance_scope', ('mixed', 'per_sensor', 'global')),
@@ -269,6 +274,7 @@ class RingMoE(nnx.Module):
         groups=arrangement.groups,
         scope=spec.balance_scope,
         placement=placement,
+        mesh=placement.mesh if placement else None,
       )
       x = keep(x)
       auxes.append(aux)
@@ -346,6 +352,7 @@ def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
       kind=spec.attention,
       key=rng.named(block_key, 'attention'),
       std=spec.init_std,
+      engine=spec.attention_engine,
     )
     return swin.SwinBlock(attend, ffn, dim=dim, gain=spec.norm_gain)
 

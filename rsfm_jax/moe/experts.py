@@ -215,6 +215,10 @@ def router_logits(
 ) -> Array:
   """x: [N, D], router: [S, D, E] -> f32[N, E], each group by its set's."""
   x = x.astype(jnp.float32)
+  # A written gradient needs both to vary over the same mesh axes.
+  varying = lambda v: jax.typeof(v).manual_axis_type.varying
+  missing = varying(x) - varying(router)
+  router = jax.lax.pcast(router, tuple(missing), to='varying')
 
   if len(set(groups.sets)) == 1:
     return _logits(x, router[groups.sets[0]]).T

@@ -1,15 +1,18 @@
 """Window attention: learnt bias tables (Swin V1) or cosine with CPB (V2)."""
 
+import functools
 import math
 from typing import Literal
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rsfm_jax.core import rng
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import remat
+from rsfm_jax.nn import window_kernel
 from rsfm_jax.nn import windows
 
 Array = jax.Array
@@ -44,6 +47,8 @@ class WindowAttention(nnx.Module):
   `v1_bias` is what RingMoE's code executes: softmax(q k' / sqrt(K) + B), all
   of q, k, v biased. `v2_cosine` is Swin V2: cosine similarity times a learnt
   temperature per head, log-CPB, no bias on k.
+
+  `engine` says which of two forms computes it: see `window_kernel.choose`.
   """
 
   def __init__(
@@ -55,6 +60,7 @@ class WindowAttention(nnx.Module):
     kind: Kind,
     key: Array,
     std: float | None = linear.DEFAULT_STD,
+    engine: window_kernel.Engine = 'auto',
   ):
     if dim % heads:
       raise ValueError(f'model.heads={heads} does not divide dim={dim}.')
@@ -68,6 +74,7 @@ class WindowAttention(nnx.Module):
     self.heads = heads
     self.window = window
     self.kind = kind
+    self.engine = engine
     if kind == 'v1_bias':
       table = ((2 * window - 1) ** 2, heads)
       self.bias_table = nnx.Param(
@@ -85,17 +92,41 @@ class WindowAttention(nnx.Module):
     index = windows.relative_index(window, self.window)
     return self.bias_table[...][index].transpose(2, 0, 1)
 
+  def _temperature(self) -> Array:
+    """f32[N] of `v2_cosine`."""
+    return jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
+
   def _scaled(self, q: Array, k: Array) -> tuple[Array, Array]:
     """q, k: [X, N, T, K] such that q k' are the logits before the bias."""
     if self.kind == 'v1_bias':
       return q * q.shape[-1] ** -0.5, k
-    scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
-    return _unit(q) * scale.astype(q.dtype)[None, :, None, None], _unit(k)
+    scale = self._temperature().astype(q.dtype)
+    return _unit(q) * scale[None, :, None, None], _unit(k)
 
-  def __call__(self, x: Array, *, shifted: bool) -> Array:
-    """x: [B, H, W, D] -> [B, H, W, D]; softmax in float32."""
+  def __call__(
+    self, x: Array, *, shifted: bool, mesh: Mesh | None = None
+  ) -> Array:
+    """x: [B, H, W, D] -> [B, H, W, D]; softmax in float32.
+
+    Args:
+      x: tokens of the grid.
+      shifted: whether the windows are shifted by half their side.
+      mesh: the devices that B is cut over, if any.
+    """
+    layout = windows.layout(*x.shape[1:3], self.window, shifted=shifted)
+    return window_kernel.choose(
+      x,
+      plain=functools.partial(self._plain, layout=layout),
+      fused=functools.partial(self._fused, layout=layout, mesh=mesh),
+      window=layout.window,
+      heads=self.heads,
+      engine=self.engine,
+      mesh=mesh,
+    )
+
+  def _plain(self, x: Array, *, layout: windows.Layout) -> Array:
     _, height, width, dim = x.shape
-    window, shift = windows.layout(height, width, self.window, shifted=shifted)
+    window, shift = layout
     tokens = windows.partition(windows.roll(x, shift), window)
     bias = self._bias(window)[None]
     if shift:
@@ -114,6 +145,29 @@ class WindowAttention(nnx.Module):
     y = self.out(y.transpose(0, 2, 1, 3).reshape(-1, window * window, dim))
     y = kept(y)
     return windows.roll(windows.merge(y, window, height, width), -shift)
+
+  def _fused(
+    self, x: Array, *, layout: windows.Layout, mesh: Mesh | None
+  ) -> Array:
+    """The same by the kernel; tokens stay in the order of the image."""
+    if self.kind == 'v1_bias':
+      size = x.shape[-1] // self.heads
+      scale = jnp.full(self.heads, size**-0.5, jnp.float32)
+    else:
+      scale = self._temperature()
+    kept = remat.kept
+    y = window_kernel.attend(
+      kept(self.query(x)),
+      kept(self.key(x)),
+      kept(self.value(x)),
+      self._bias(layout.window),
+      scale,
+      window=layout.window,
+      shift=layout.shift,
+      similarity='dot' if self.kind == 'v1_bias' else 'cosine',
+      mesh=mesh,
+    )
+    return kept(self.out(kept(y)))
 
 
 @jax.custom_vjp

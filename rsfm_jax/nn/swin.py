@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rsfm_jax.nn import attention
 from rsfm_jax.nn import linear
@@ -34,10 +35,18 @@ class SwinBlock(nnx.Module):
     self.norm_2 = linear.LayerNorm(dim, gain=gain)
 
   def __call__(
-    self, x: Array, *, shifted: bool, **ffn_options: Any
+    self,
+    x: Array,
+    *,
+    shifted: bool,
+    mesh: Mesh | None = None,
+    **ffn_options: Any,
   ) -> tuple[Array, Any]:
-    """x: [B, H, W, D] -> ([B, H, W, D], aux of the FFN)."""
-    x = x + self.norm_1(self.attention(x, shifted=shifted))
+    """x: [B, H, W, D] -> ([B, H, W, D], aux of the FFN).
+
+    B is cut over the devices of `mesh`, if there is one.
+    """
+    x = x + self.norm_1(self.attention(x, shifted=shifted, mesh=mesh))
     y, aux = self.ffn(x, **ffn_options)
     return x + self.norm_2(y), aux
 

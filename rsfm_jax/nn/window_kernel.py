@@ -44,6 +44,7 @@ def choose(
   window: int,
   heads: int,
   engine: Engine = 'auto',
+  mesh: Mesh | None = None,
 ) -> Array:
   """`fused(x)` or `plain(x)`, two forms of one function.
 
@@ -56,6 +57,9 @@ def choose(
     engine: 'auto' takes the kernel on TPU if it serves the sizes; 'plain' and
       'fused' hold everywhere, and 'fused' is interpreted, slowly, where it
       cannot compile.
+    mesh: the devices of the program. They say on which platform it will run,
+      so that one form is traced; without them both are, and the one that is
+      not lowered leaves nothing in the program.
 
   Raises:
     ValueError: an unknown engine, or 'fused' for sizes it does not serve.
@@ -73,6 +77,9 @@ def choose(
     return fused(x)
   if engine == 'plain' or not serves:
     return plain(x)
+  if mesh is not None:
+    on_tpu = mesh.devices.flat[0].platform == 'tpu'
+    return fused(x) if on_tpu else plain(x)
   return jax.lax.platform_dependent(x, tpu=fused, default=plain)
 
 

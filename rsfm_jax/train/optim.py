@@ -8,7 +8,9 @@ Adafactor (one of them holds a parameter's second moments, the others a 0).
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import re
 from typing import Literal, NamedTuple, get_args
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,11 @@ from rsfm_jax.core import trees
 
 Kind = Literal['adamw', 'adafactor']
 Cosine = Literal['after_warmup', 'from_zero']
+Stored = Literal['float32', 'bfloat16']
 Schedule = Callable[[jax.Array | int], jax.Array]
+
+# What `weights='bfloat16'` stores in two bytes: nearly all bytes of a model.
+_MATRICES = re.compile(r'.*/(kernel|w_in|w_out)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,9 @@ class OptimSpec:
       `from_zero` counts from step 0, so the rate jumps after the warm-up.
     reference_batch: if set, all three rates are multiplied by
       `global_batch / reference_batch`.
+    weights: how matrices are stored between steps. 'bfloat16' halves them and
+      their gradients for machines with little memory; updates are then
+      rounded up or down at random, so that small ones count on average.
   """
 
   learning_rate: float
@@ -67,9 +76,11 @@ class OptimSpec:
   cosine: Cosine = 'after_warmup'
   reference_batch: int | None = None
   kind: Kind = 'adamw'
+  weights: Stored = 'float32'
 
   def __post_init__(self):
     choices.check(self.kind, get_args(Kind), key='optim.kind')
+    choices.check(self.weights, get_args(Stored), key='optim.weights')
     choices.check(self.cosine, get_args(Cosine), key='optim.cosine')
     if not 0 <= self.warmup_steps < self.total_steps:
       raise ValueError(
@@ -170,14 +181,43 @@ def make(
     grads = _clip(grads, spec.clip_norm)
     changes, new = moments.update(grads, state)
 
-    def apply(p, change, decays):
+    def apply(name, p, change, decays):
+      old = p.astype(jnp.float32)
       if decays:
-        change = change + spec.weight_decay * p
-      return (p - rate * change).astype(p.dtype)
+        change = change + spec.weight_decay * old
+      return _rounded(old - rate * change, p.dtype, name, step)
 
-    return jax.tree.map(apply, params, changes, decay), new
+    return trees.map_named(apply, params, changes, decay), new
 
   return Optimizer(moments.init, update, learning_rate, decay)
+
+
+def stored(params: trees.Tree, spec: OptimSpec) -> trees.Tree:
+  """Parameters as the train state holds them; see `OptimSpec.weights`."""
+
+  def cut(name, p):
+    return p.astype(spec.weights) if _MATRICES.fullmatch(name) else p
+
+  return trees.map_named(cut, params)
+
+
+def _rounded(
+  values: jax.Array, dtype: jnp.dtype, name: str, step: jax.Array
+) -> jax.Array:
+  """To the dtype; to bfloat16 up or down at random, by name and step.
+
+  bfloat16 is the upper half of float32: noise below it is added, then cut off.
+  """
+  if dtype != jnp.bfloat16:
+    return values.astype(dtype)
+  key = jax.random.key(zlib.crc32(name.encode()), impl='rbg')
+  key = jax.random.fold_in(key, step)
+  noise = jax.random.bits(key, values.shape, jnp.uint16).astype(jnp.uint32)
+  bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + noise
+  upper = bits & jnp.uint32(0xFFFF0000)
+  cut = jax.lax.bitcast_convert_type(upper, jnp.float32)
+  # Noise would turn an infinity into a NaN.
+  return jnp.where(jnp.isfinite(values), cut, values).astype(dtype)
 
 
 class _Moments(NamedTuple):
@@ -191,13 +231,15 @@ def _adamw(spec: OptimSpec) -> _Moments:
   """Changes are m / (sqrt(v) + eps)."""
 
   def init(params):
+    zeros = lambda p: jnp.zeros_like(p, jnp.float32)
     return {
       'count': jnp.zeros((), jnp.int32),
-      'mu': jax.tree.map(jnp.zeros_like, params),
-      'nu': jax.tree.map(jnp.zeros_like, params),
+      'mu': jax.tree.map(zeros, params),
+      'nu': jax.tree.map(zeros, params),
     }
 
   def update(grads, state):
+    grads = trees.cast(grads, jnp.float32)
     count = optax.safe_increment(state['count'])
     mu = optax.tree.update_moment(grads, state['mu'], spec.b1, 1)
     nu = optax.tree.update_moment(grads, state['nu'], spec.b2, 2)
@@ -227,9 +269,10 @@ def _adafactor() -> _Moments:
     }
 
   def init(params):
-    return plain(scale.init(params))
+    return plain(scale.init(trees.cast(params, jnp.float32)))
 
   def update(grads, state):
+    grads = trees.cast(grads, jnp.float32)
     names = ('count', 'row', 'column', 'nu')
     before = optax.FactoredState(*(state[name] for name in names))
     # The rule reads shapes of its third argument, never values.

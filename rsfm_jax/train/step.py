@@ -46,7 +46,7 @@ def init_state(
     },
   }
   if ema:
-    state['ema'] = jax.tree.map(jnp.copy, params)
+    state['ema'] = jax.tree.map(lambda p: jnp.array(p, jnp.float32), params)
   return state
 
 

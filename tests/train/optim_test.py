@@ -225,3 +225,51 @@ def test_only_ruled_parameters_decay():
 def test_bad_specs_name_their_key(bad, message):
   with pytest.raises(ValueError, match=message):
     spec(**bad)
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'adafactor'])
+def test_bfloat16_weights_move_by_what_is_smaller_than_their_spacing(kind):
+  """Rounding to nearest would leave them where they are for ever.
+
+  Weights of 1 with a spacing of 2^-7 and steps of 1e-4: 100 steps end at 0.99
+  on average, each of 4096 weights on one of the neighbours.
+  """
+  settings = spec(
+    kind=kind,
+    weights='bfloat16',
+    learning_rate=1e-4,
+    min_learning_rate=1e-4,
+    total_steps=1000,
+    weight_decay=0.0,
+    clip_norm=None,
+    decay_rules=(('.*', True),),
+  )
+  full = {'ffn': {'w_in': jnp.ones((64, 64))}, 'norm': {'scale': jnp.ones(4)}}
+  values = optim.stored(full, settings)
+  assert values['ffn']['w_in'].dtype == jnp.bfloat16
+  assert values['norm']['scale'].dtype == jnp.float32  # No matrix.
+  tx = optim.make(settings, values)
+  state = tx.init(values)
+  assert {x.dtype for x in jax.tree.leaves(state)} <= {
+    jnp.dtype('float32'),
+    jnp.dtype('int32'),
+  }
+  gradients = jax.tree.map(jnp.ones_like, values)
+
+  @jax.jit
+  def run(values, state):
+    body = lambda t, both: tx.update(gradients, both[1], both[0], t)
+    return jax.lax.fori_loop(0, 100, body, (values, state))
+
+  values, state = run(values, state)
+  got = np.asarray(values['ffn']['w_in'], np.float64)
+  deviation = 2**-7 * 100**0.5 / 64  # At most, of the mean.
+  np.testing.assert_allclose(got.mean(), 0.99, atol=4 * deviation)
+  assert len(np.unique(got)) > 1
+  np.testing.assert_allclose(values['norm']['scale'], 0.99, atol=1e-5)
+
+
+def test_rounding_at_random_keeps_what_bfloat16_can_hold():
+  exact = jnp.array([0.0, -1.5, 2.0**-130, jnp.inf, -jnp.inf, jnp.nan])
+  got = optim._rounded(exact, jnp.bfloat16, 'w_in', jnp.int32(3))
+  np.testing.assert_array_equal(got.astype(jnp.float32), exact)
