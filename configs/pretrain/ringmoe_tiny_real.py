@@ -56,5 +56,5 @@ def get_config():
     ),
     16,
   )
-  c.train.total_steps = 2200
+  c.train.total_steps = 1800
   return c

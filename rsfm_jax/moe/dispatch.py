@@ -82,7 +82,8 @@ class Plan(NamedTuple):
     regions: of every column; all columns are alike. None where the rows are
       sorted.
     columns: P.
-    counts: rows of each expert of each set where they are sorted, i32[S E].
+    counts: rows of each expert where they are sorted: by column, set and the
+      column's experts, i32[P, S E / P].
   """
 
   slot: Array
@@ -93,9 +94,13 @@ class Plan(NamedTuple):
   counts: Array | None = None
 
   def dispatch(self, x: Array) -> Array:
-    """x: [N, D] -> [P, rows, D]; empty rows are zeros."""
+    """x: [N, D] -> [P, rows, D]; empty rows are zeros.
+
+    Sorted rows are not cut by column: [1, N K, D].
+    """
     rows = gather_rows(x, self.owner // self.slot.shape[1], self.slot)
-    return rows.reshape(self.columns, -1, x.shape[-1])
+    cut = 1 if self.counts is not None else self.columns
+    return rows.reshape(cut, -1, x.shape[-1])
 
   def combine(self, y: Array) -> Array:
     """[P, rows, D] -> [N, D], weighted by the gates; dropped are zeros."""
@@ -118,7 +123,7 @@ class Plan(NamedTuple):
     columns, _, dim = rows.shape
     flat = tuple(w.reshape(-1, *w.shape[2:]) for w in weights)
     if self.counts is not None:
-      return grouped.ffn(rows[0], self.counts, *flat)[None]
+      return grouped.ffn(rows[0], self.counts[0], *flat)[None]
     out, start = [], 0
     for groups, size, pick in self.regions:
       part = rows[:, start : start + groups * size]
@@ -210,27 +215,36 @@ def dropless(
   *,
   experts: int,
   sets: int,
+  columns: int = 1,
 ) -> Plan:
-  """Every token is computed: N K rows, sorted by set and expert.
+  """Every token is computed: N K rows, sorted by column, set and expert.
 
   Args:
     routing: of N tokens.
     groups: how they are cut.
     experts: E of each set.
     sets: S; who is not in `groups` has no rows.
+    columns: P; column p holds experts p E / P and following of every set.
   """
   counts = routing.counts
   same = np.array(groups.sets) == np.arange(sets)[:, None]
-  total = (same.astype(np.int32) @ counts).reshape(-1)
-  begin = (jnp.cumsum(total) - total).reshape(sets, experts)
+  by_column = (sets, columns, experts // columns)
+  total = (same.astype(np.int32) @ counts).reshape(by_column).swapaxes(0, 1)
+  begin = jnp.cumsum(total).reshape(total.shape) - total
+  begin = begin.swapaxes(0, 1).reshape(sets, experts)
   # Groups of a set stand behind each other inside each of its experts.
   earlier = np.tril(same.T.astype(np.int32) @ same, -1)
   start = begin[np.array(groups.sets)] + earlier.astype(np.int32) @ counts
   first = np.arange(len(groups.sizes), dtype=np.int32)[:, None] * experts
   slot = start.reshape(-1)[groups.spread(first) + routing.expert]
   slot += routing.position
-  owner = _owners(slot, slot.size)
-  return Plan(slot, owner, routing.gate, counts=total)
+  return Plan(
+    slot,
+    _owners(slot, slot.size),
+    routing.gate,
+    columns=columns,
+    counts=total.reshape(columns, -1),
+  )
 
 
 def _owners(slot: Array, rows: int) -> Array:

@@ -1,6 +1,7 @@
 """A router and its experts: the routed FFN every MoE layer is made of."""
 
 from collections.abc import Callable
+import math
 from typing import Literal, NamedTuple
 
 from flax import nnx
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from rsfm_jax.moe import balance
 from rsfm_jax.moe import dispatch
 from rsfm_jax.moe import expert_parallel
+from rsfm_jax.moe import ragged_exchange
 from rsfm_jax.moe import routing as routing_lib
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import remat
@@ -32,6 +34,8 @@ class Options(NamedTuple):
     capacity_factor: slots per expert relative to perfect balance.
     priority: who gets the slots; see `routing.route`.
     balance_scale: see `balance.balance_loss`; None takes the number of experts.
+    buffer_factor: dropless rows that a device can receive, relative to what
+      it sends; beyond that they are dropped. None has room for all devices'.
   """
 
   engine: Engine = 'capacity'
@@ -40,6 +44,7 @@ class Options(NamedTuple):
   capacity_factor: float = 1.2
   priority: routing_lib.Priority = 'first_come'
   balance_scale: float | None = None
+  buffer_factor: float | None = None
 
 
 class Weights(NamedTuple):
@@ -70,6 +75,7 @@ class Routed(NamedTuple):
     dropped: bool[N, K].
     plan: where they sit in the experts' buffer; None for the oracle.
     rows: what this device's experts have to compute, [P, rows, D].
+    trip: how sorted rows travelled; None where they did not.
   """
 
   balance: Array
@@ -78,6 +84,7 @@ class Routed(NamedTuple):
   dropped: Array
   plan: dispatch.Plan | None
   rows: Array | None
+  trip: ragged_exchange.Trip | None = None
 
 
 class RoutedExperts(nnx.Module):
@@ -160,9 +167,15 @@ def send(
   if options.engine == 'oracle':
     return Routed(*losses, routing, dropped, None, None)
   if options.engine == 'dropless':
-    sets = weights.router.shape[0]
-    plan = dispatch.dropless(routing, groups, experts=experts, sets=sets)
-    return Routed(*losses, routing, dropped, plan, plan.dispatch(x))
+    plan = dispatch.dropless(
+      routing,
+      groups,
+      experts=experts,
+      sets=weights.router.shape[0],
+      columns=experts // here,
+    )
+    sent = Routed(*losses, routing, dropped, plan, plan.dispatch(x))
+    return sent if plan.columns == 1 else _send_sorted(sent, options, axes)
   capacities = [
     routing_lib.capacity(
       size, experts, choices=choices, factor=options.capacity_factor
@@ -181,6 +194,23 @@ def send(
   return Routed(*losses, routing, routing.position >= limit, plan, rows)
 
 
+def _send_sorted(
+  sent: Routed, options: Options, axes: expert_parallel.Axes
+) -> Routed:
+  """Sorted rows to the devices of their experts."""
+  rows = sent.rows[0]
+  factor = options.buffer_factor or sent.plan.columns
+  trip = ragged_exchange.plan(
+    sent.plan.counts,
+    axis=axes.expert,
+    capacity=math.ceil(len(rows) * min(factor, sent.plan.columns)),
+  )
+  rows = remat.kept(ragged_exchange.there(rows, trip, axes.expert))
+  me = jax.lax.axis_index(axes.expert)
+  left = ragged_exchange.left_behind(trip, me, sent.plan.slot)
+  return sent._replace(rows=rows[None], trip=trip, dropped=left)
+
+
 def compute(
   x: Array,
   sent: Routed,
@@ -190,20 +220,22 @@ def compute(
 ) -> Array:
   """The experts' outputs, back at their tokens: [N, D].
 
-  Under a tensor axis the result is this device's part of a sum. Engines that
-  drop nothing gather all experts: their buffers have no static split.
+  Under a tensor axis the result is this device's part of a sum. The oracle
+  gathers all experts.
   """
   products = weights[1:]
   if axes.tensor:
     b_out = weights.b_out / jax.lax.axis_size(axes.tensor)
     products = (*products[:3], b_out)
-  if (
-    sent.plan is None
-    or sent.plan.columns * weights.w_in.shape[1] < (weights.router.shape[-1])
-  ):
-    products = tuple(axes.gather(w) for w in products)
   if sent.plan is None:
+    products = tuple(axes.gather(w) for w in products)
     return dispatch.oracle(x, sent.routing, groups, products)
+  if sent.trip is not None:
+    plan = sent.plan._replace(counts=sent.trip.counts[None])
+    rows = plan.ffn(sent.rows, products)[0]
+    count = sent.routing.expert.size
+    rows = ragged_exchange.back(rows, sent.trip, axes.expert, count=count)
+    return sent.plan.combine(remat.kept(rows))
   rows = sent.plan.ffn(sent.rows, products)
   if sent.plan.columns > 1:
     rows = axes.send(rows)

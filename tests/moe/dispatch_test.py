@@ -223,7 +223,7 @@ def test_dropless_rows_are_sorted_by_set_and_expert():
   groups = routing_lib.TokenGroups((2, 3, 2), (2, 0, 2))
   expert = [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
   plan = dispatch.dropless(routed(expert, groups), groups, experts=2, sets=3)
-  np.testing.assert_array_equal(plan.counts, [3, 3, 0, 0, 4, 4])
+  np.testing.assert_array_equal(plan.counts, [[3, 3, 0, 0, 4, 4]])
   token = np.asarray(plan.owner) // 2
   choice = np.asarray(plan.owner) % 2
   sets = np.repeat(groups.sets, groups.sizes)

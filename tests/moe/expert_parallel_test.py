@@ -125,17 +125,34 @@ def test_a_large_capacity_equals_the_dense_oracle_of_the_batch(kind):
     same((getattr(got[1], name),), (getattr(expected[1], name),))
 
 
-@pytest.mark.parametrize('kind', ['exchange', 'sensor'])
-def test_dropless_evaluation_gathers_the_experts(kind):
-  placement = place('(2, 4)', kind)
+@pytest.mark.parametrize('choices', [1, 2])
+@pytest.mark.parametrize(
+  ('name', 'kind'),
+  [
+    ('(8, 1)', 'exchange'),
+    ('(2, 4)', 'exchange'),
+    ('(1, 8)', 'exchange'),
+    ('tensor', 'exchange'),
+    ('(2, 4)', 'sensor'),
+    ('fsdp', 'sensor'),
+  ],
+)
+def test_dropless_rows_travel_and_equal_the_oracle(name, kind, choices):
+  placement = place(name, kind)
+  arrangement = expert_parallel.arrange(EQUAL, placement, groups=8)
+  options = experts.Options(engine='dropless', choices=choices)
+  expected = run(arrangement, None, options._replace(engine='oracle'))
+  same(run(arrangement, placement, options), expected)
+
+
+def test_a_small_receiving_buffer_drops_and_says_so():
+  """Room for half of what is sent on average: half is dropped or more."""
+  placement = place('(1, 8)', 'exchange')
   arrangement = expert_parallel.arrange(EQUAL, placement)
-  options = experts.Options(engine='dropless')
-  expected = run(
-    expert_parallel.arrange(EQUAL, None),
-    None,
-    options._replace(engine='oracle'),
-  )
-  same((run(arrangement, placement, options)[0],), (expected[0],))
+  options = experts.Options(engine='dropless', buffer_factor=0.5)
+  y, aux, gradients = run(arrangement, placement, options)
+  assert 0.5 <= aux.dropped.mean() < 1
+  assert all(np.isfinite(v).all() for v in jax.tree.leaves((y, gradients)))
 
 
 def test_the_global_scope_balances_over_all_devices():
