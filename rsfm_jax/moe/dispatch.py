@@ -156,6 +156,7 @@ def by_capacity(
   experts: int,
   capacities: Sequence[int],
   columns: int = 1,
+  align: int = 1,
 ) -> Plan:
   """Per set and expert, as many rows as its groups' capacities together.
 
@@ -167,6 +168,9 @@ def by_capacity(
     experts: E of each set.
     capacities: per group.
     columns: P; column p holds experts p E / P and following of every set.
+    align: the rows of an expert are rounded up to a multiple of this; what is
+      added stays empty. Tiles of a TPU that straddle two experts cost copies
+      in programs of many megabytes.
   """
   assert experts % columns == 0
   sets = sorted(set(groups.sets))
@@ -175,6 +179,7 @@ def by_capacity(
     s: sum(c for c, t in zip(capacities, groups.sets, strict=True) if t == s)
     for s in sets
   }
+  rows_of = {s: -(-rows // align) * align for s, rows in rows_of.items()}
   column = local * sum(rows_of.values())
   # First row of each group inside its set's first expert.
   base, filled = [], dict.fromkeys(sets, 0)

@@ -21,6 +21,8 @@ Engine = Literal['capacity', 'dropless', 'oracle']
 
 # MindSpore's Dense default, which RingMoE's routers keep.
 ROUTER_STD = 0.01
+# Of a column of a TPU's tile: 8 rows of float32, 16 of bfloat16.
+_TILE_BYTES = 32
 
 
 class Options(NamedTuple):
@@ -189,6 +191,7 @@ def send(
     experts=experts,
     capacities=capacities,
     columns=experts // here,
+    align=_TILE_BYTES // x.dtype.itemsize,
   )
   rows = remat.kept(axes.send(plan.dispatch(x)))
   return Routed(*losses, routing, routing.position >= limit, plan, rows)
