@@ -10,6 +10,7 @@ from rsfm_jax.plots import feature_maps
 from rsfm_jax.plots import pruning_curve
 from rsfm_jax.plots import reconstructions
 from rsfm_jax.plots import routing
+from rsfm_jax.plots import scaling
 from rsfm_jax.sensors import catalogue
 
 OPT = catalogue.get('opt')
@@ -158,6 +159,34 @@ def test_an_interval_need_not_be_symmetric():
 def test_incomplete_pruning_rows_are_named(rows, message):
   with pytest.raises(ValueError, match=message):
     pruning_curve.figure(rows)
+
+
+def scaled(series, chips, rate, mfu=0.4):
+  return {
+    'series': series,
+    'chips': chips,
+    'images_per_second': rate,
+    'mfu': mfu,
+  }
+
+
+def test_scaling_is_drawn_against_the_smallest_slice_of_its_series():
+  rows = [scaled('weak', 64, 380.0), scaled('weak', 16, 100.0)]
+  speed, use = scaling.figure([*rows, scaled('strong', 16, None)]).axes
+  even, measured = speed.lines
+  assert list(measured.get_xdata()) == [16, 64]
+  assert list(measured.get_ydata()) == [100, 380]
+  assert list(even.get_ydata()) == [100, 400]
+  assert list(use.lines[0].get_ydata()) == [40, 40]
+
+
+@pytest.mark.parametrize(
+  'rows, message',
+  [([scaled('weak', 4, None)], 'an estimate'), ([{'case': 'a'}], "'a' lacks")],
+)
+def test_incomplete_scaling_rows_are_named(rows, message):
+  with pytest.raises(ValueError, match=message):
+    scaling.figure(rows)
 
 
 def test_components_are_shared_ordered_and_repeatable():
