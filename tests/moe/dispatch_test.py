@@ -79,7 +79,7 @@ def run(engine, groups, choices, factor=None):
       y = plan.compute(x, weights)
     else:
       plan = dispatch.by_capacity(
-        routing, groups, experts=EXPERTS, capacities=capacities
+        routing, groups, experts=EXPERTS, capacities=capacities, align=4
       )
       y = plan.compute(x, weights)
     return (y * cotangent).sum(), y
