@@ -62,6 +62,7 @@ class RingMoESpec:
     gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
     engine: in training, 'capacity' or 'dropless'; evaluation is dropless.
     capacity_factor: slots per expert relative to perfect balance.
+    chunks: pieces in which tokens cross devices; see `moe.experts.Options`.
     priority: who gets the slots of a full expert; see `moe.routing.route`.
     balance_scale: None takes each router's own expert count; 8 is as coded
       for routers of 4 (Q3).
@@ -97,6 +98,7 @@ class RingMoESpec:
   gate: routing.Gate = 'prob'
   engine: experts.Engine = 'capacity'
   capacity_factor: float = 1.2
+  chunks: int = 1
   priority: routing.Priority = 'first_come'
   balance_scale: float | None = None
   balance_scope: rmoe.BalanceScope = 'mixed'
@@ -259,6 +261,7 @@ class RingMoE(nnx.Module):
       choices=spec.choices,
       gate=spec.gate,
       capacity_factor=spec.capacity_factor,
+      chunks=spec.chunks,
       priority=spec.priority,
       balance_scale=spec.balance_scale,
     )

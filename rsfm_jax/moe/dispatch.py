@@ -82,6 +82,8 @@ class Plan(NamedTuple):
     regions: of every column; all columns are alike. None where the rows are
       sorted.
     columns: P.
+    chunks: pieces of a column that are computed one after another; `regions`
+      are those of one piece.
     counts: rows of each expert where they are sorted: by column, set and the
       column's experts, i32[P, S E / P].
   """
@@ -91,6 +93,7 @@ class Plan(NamedTuple):
   gate: Array
   regions: tuple[Region, ...] = ()
   columns: int = 1
+  chunks: int = 1
   counts: Array | None = None
 
   def dispatch(self, x: Array) -> Array:
@@ -117,7 +120,7 @@ class Plan(NamedTuple):
     """The experts' FFNs: [P, rows, D] -> [P, rows, D].
 
     Args:
-      rows: of this column's experts, from P senders.
+      rows: of this column's experts, from P senders; one chunk.
       weights: of this column, stacked [S, E / P, ...].
     """
     columns, _, dim = rows.shape
@@ -137,7 +140,9 @@ class Plan(NamedTuple):
 
   def compute(self, x: Array, weights: Weights) -> Array:
     """x: [N, D] -> [N, D]; weights stacked [S, E, ...], all of them here."""
-    return self.combine(self.ffn(self.dispatch(x), weights))
+    parts = jnp.split(self.dispatch(x), self.chunks, axis=1)
+    done = [self.ffn(part, weights) for part in parts]
+    return self.combine(jnp.concatenate(done, 1))
 
 
 def _pick(weights: Array, pick: Array | np.ndarray) -> Array:
@@ -157,6 +162,7 @@ def by_capacity(
   capacities: Sequence[int],
   columns: int = 1,
   align: int = 1,
+  chunks: int = 1,
 ) -> Plan:
   """Per set and expert, as many rows as its groups' capacities together.
 
@@ -171,6 +177,7 @@ def by_capacity(
     align: the rows of an expert are rounded up to a multiple of this; what is
       added stays empty. Tiles of a TPU that straddle two experts cost copies
       in programs of many megabytes.
+    chunks: each has an equal share of the rows of every expert.
   """
   assert experts % columns == 0
   sets = sorted(set(groups.sets))
@@ -179,25 +186,38 @@ def by_capacity(
     s: sum(c for c, t in zip(capacities, groups.sets, strict=True) if t == s)
     for s in sets
   }
-  rows_of = {s: -(-rows // align) * align for s, rows in rows_of.items()}
-  column = local * sum(rows_of.values())
-  # First row of each group inside its set's first expert.
-  base, filled = [], dict.fromkeys(sets, 0)
-  ends = np.cumsum([0] + [local * rows_of[s] for s in sets])
+  # Rows of an expert in one chunk.
+  share = {s: -(-n // (align * chunks)) * align for s, n in rows_of.items()}
+  piece = local * sum(share.values())
+  # First row of each set in a chunk; of each group in its experts.
+  ends = np.cumsum([0] + [local * share[s] for s in sets])
   offset = dict(zip(sets, ends))
+  begin, filled = [], dict.fromkeys(sets, 0)
   for c, s in zip(capacities, groups.sets, strict=True):
-    base.append(int(offset[s]) + filled[s])
+    begin.append(filled[s])
     filled[s] += c
   static = np.array(
-    [base, [rows_of[s] for s in groups.sets], capacities], np.int32
+    [
+      [int(offset[s]) for s in groups.sets],
+      [share[s] for s in groups.sets],
+      begin,
+      capacities,
+    ],
+    np.int32,
   ).T
-  first, stride, limit = jnp.split(groups.spread(static), 3, axis=-1)
-  total = column * columns
-  slot = first + (routing.expert % local) * stride + routing.position
-  slot += (routing.expert // local) * column
+  first, stride, rank, limit = jnp.split(groups.spread(static), 4, axis=-1)
+  rank = rank + routing.position
+  column, expert = routing.expert // local, routing.expert % local
+  slot = first + expert * stride + column * (piece * chunks)
+  if chunks == 1:
+    slot += rank
+  else:
+    slot += rank % stride + rank // stride * piece
+  total = piece * chunks * columns
   slot = jnp.where(routing.position < limit, slot, total)
-  regions = _regions([(s, rows_of[s]) for s in sets], local)
-  return Plan(slot, _owners(slot, total), routing.gate, regions, columns)
+  regions = _regions([(s, share[s]) for s in sets], local)
+  owner = _owners(slot, total)
+  return Plan(slot, owner, routing.gate, regions, columns, chunks)
 
 
 def _regions(

@@ -16,6 +16,11 @@ from rsfm_jax.train import optim
 Loss = Callable[..., tuple[jax.Array, dict[str, Any]]]
 Step = Callable[..., tuple[trees.Tree, dict[str, Any]]]
 
+# Tokens travel while other experts compute. By the compiler's estimate a lone
+# FFN of 16 experts over 16 v5p chips takes 1.61 instead of 1.69 times as long
+# as a dense one (8,192 tokens a chip, d 1408, capacity 1.2).
+_TPU_OPTIONS = {'xla_tpu_enable_async_all_to_all': 'true'}
+
 
 def init_state(
   params: trees.Tree,
@@ -131,7 +136,13 @@ def jit_step(step: Step, *, state_shardings: trees.Tree | None = None) -> Step:
     return jax.jit(step, donate_argnums=0)
   mesh = jax.tree.leaves(state_shardings)[0].mesh
   whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, whole))
+  on_tpu = mesh.devices.flat[0].platform == 'tpu'
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=(state_shardings, whole),
+    compiler_options=_TPU_OPTIONS if on_tpu else None,
+  )
 
 
 def _whole(grad_fn, params, extra, batch, key, accumulate):

@@ -62,7 +62,7 @@ def capacities_of(groups, choices, factor):
   ]
 
 
-def run(engine, groups, choices, factor=None):
+def run(engine, groups, choices, factor=None, chunks=1):
   """(y, gradients of <cotangent, y> for x, router and every weight)."""
   capacities = factor and capacities_of(groups, choices, factor)
   x, router, weights, cotangent = problem()
@@ -79,7 +79,12 @@ def run(engine, groups, choices, factor=None):
       y = plan.compute(x, weights)
     else:
       plan = dispatch.by_capacity(
-        routing, groups, experts=EXPERTS, capacities=capacities, align=4
+        routing,
+        groups,
+        experts=EXPERTS,
+        capacities=capacities,
+        align=4,
+        chunks=chunks,
       )
       y = plan.compute(x, weights)
     return (y * cotangent).sum(), y
@@ -116,6 +121,12 @@ def test_a_tight_capacity_equals_the_oracle_that_drops(name, choices):
   same(run('capacity', GROUPS[name], choices, 0.75), expected)
   # The test would show nothing if nothing were dropped.
   assert jnp.abs(expected[0] - oracle(name, choices)[0]).max() > 0.1
+
+
+def test_chunks_change_nothing():
+  groups = GROUPS['four groups per set']
+  expected = oracle('four groups per set', 2, 0.75)
+  same(run('capacity', groups, 2, 0.75, chunks=3), expected)
 
 
 def routed(expert, groups, gate=None, experts=2):

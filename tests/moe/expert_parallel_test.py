@@ -102,6 +102,15 @@ def test_exchange_equals_one_device(name, counts):
   same(run(arrangement, placement, options), expected)
 
 
+@pytest.mark.parametrize('kind', ['exchange', 'sensor'])
+def test_travelling_in_chunks_changes_nothing(kind):
+  placement = place('(2, 4)', kind)
+  options = experts.Options(capacity_factor=0.75)
+  arrangement = expert_parallel.arrange(EQUAL, placement)
+  expected = run(arrangement, placement, options)
+  same(run(arrangement, placement, options._replace(chunks=2)), expected)
+
+
 @pytest.mark.parametrize('name', ['(4, 2)', '(2, 4)', 'tensor'])
 def test_sensor_placement_equals_one_device(name):
   placement = place(name, 'sensor')
