@@ -10,4 +10,5 @@ from configs.pretrain import ringmoe_giant
 
 def get_config():
   c = ringmoe_giant.get_config()
+  c.model.remat = 'hidden'
   return base.on_mesh(c, images_per_chip=32, chips=4, expert=4)

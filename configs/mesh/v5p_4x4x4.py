@@ -10,4 +10,5 @@ from configs.pretrain import ringmoe_giant
 
 def get_config():
   c = ringmoe_giant.get_config()
+  c.model.remat = 'products'
   return base.on_mesh(c, images_per_chip=64, chips=64, fsdp=16, expert=4)

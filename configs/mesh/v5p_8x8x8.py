@@ -10,6 +10,7 @@ from configs.pretrain import ringmoe_giant
 
 def get_config():
   c = ringmoe_giant.get_config()
+  c.model.remat = 'products'
   return base.on_mesh(
     c, images_per_chip=64, chips=512, data=8, fsdp=16, expert=4
   )

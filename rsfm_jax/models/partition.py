@@ -12,6 +12,7 @@ from rsfm_jax.core import trees
 from rsfm_jax.models import build
 from rsfm_jax.models import ringmoe
 from rsfm_jax.moe import expert_parallel
+from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.sharding import rules as rules_lib
 
 P = PartitionSpec
@@ -107,16 +108,6 @@ def _spec(
   free = -1 if hidden == -2 else -2
   if leaf == 'router':
     free = -2
-  over = ('fsdp',) if routed else ('fsdp', 'expert')
-  axes[free] = _dividing(shape[free], over, found.mesh)
+  over = meshes.WEIGHT_AXES[:1] if routed else meshes.WEIGHT_AXES
+  axes[free] = meshes.dividing(shape[free], over, found.mesh)
   return P(*axes)
-
-
-def _dividing(
-  size: int, axes: tuple[str, ...], mesh: Mesh
-) -> tuple[str, ...] | None:
-  """The most of `axes`, from the left, whose product divides `size`."""
-  for count in range(len(axes), 0, -1):
-    if size % math.prod(mesh.shape[a] for a in axes[:count]) == 0:
-      return axes[:count]
-  return None

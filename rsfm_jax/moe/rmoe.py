@@ -159,10 +159,11 @@ class RMoE(nnx.Module):
     batch = P(meshes.BATCH_AXES)
     weights = jax.tree.map(lambda w: w.astype(x.dtype), self.weights)
     weights = weights.with_routers(self.weights)
+    cuts = weights.cuts(placement.mesh)
     return jax.shard_map(
-      run,
+      lambda weights, x: run(weights.whole(cuts), x),
       mesh=placement.mesh,
-      in_specs=(weights.specs(placement.kind), batch),
+      in_specs=(weights.specs(placement.kind, cuts), batch),
       out_specs=(batch, _aux_specs(placement.kind)),
       # Loops and kernels of the grouped products do not carry it.
       check_vma=options.engine != 'dropless',
@@ -191,24 +192,65 @@ class Weights(NamedTuple):
       swap(self.collaborative, other.collaborative),
     )
 
-  def specs(self, kind: expert_parallel.Kind) -> 'Weights':
-    """How each weight is cut where the layer computes."""
+  def cuts(self, mesh: jax.sharding.Mesh) -> 'Cuts':
+    """The axes over which D of matrices is cut at the door."""
+    dim = self.shared[0].shape[1]
+    return Cuts(
+      meshes.dividing(dim, meshes.WEIGHT_AXES, mesh),
+      meshes.dividing(dim, meshes.WEIGHT_AXES[:1], mesh),
+    )
+
+  def specs(self, kind: expert_parallel.Kind, cuts: 'Cuts') -> 'Weights':
+    """How each weight comes to a device; those of `models.partition`."""
 
     def routed(sets: str | None, of: str | None) -> experts.Weights:
       return experts.Weights(
         P(sets),
-        P(sets, of, None, 'tensor'),
+        P(sets, of, cuts.routed, 'tensor'),
         P(sets, of, 'tensor'),
-        P(sets, of, 'tensor'),
+        P(sets, of, 'tensor', cuts.routed),
         P(sets, of),
       )
 
     special = ('expert', None) if kind == 'sensor' else (None, 'expert')
+    w_in, w_out = P(None, cuts.shared, 'tensor'), P(None, 'tensor', cuts.shared)
     return Weights(
-      (P(None, None, 'tensor'), P(None, 'tensor'), P(None, 'tensor'), P()),
+      (w_in, P(None, 'tensor'), w_out, P()),
       None if self.specialised is None else routed(*special),
       None if self.collaborative is None else routed(None, 'expert'),
     )
+
+  def whole(self, cuts: 'Cuts') -> 'Weights':
+    """Gathers what `cuts` cut: gradients are scattered, never all-reduced."""
+
+    def gather(w: Array, dim: int, over: tuple[str, ...] | None) -> Array:
+      return (
+        w if not over else jax.lax.all_gather(w, over, axis=dim, tiled=True)
+      )
+
+    def routed(w: experts.Weights | None) -> experts.Weights | None:
+      if w is None:
+        return None
+      return w._replace(
+        w_in=gather(w.w_in, 2, cuts.routed),
+        w_out=gather(w.w_out, 3, cuts.routed),
+      )
+
+    w_in, b_in, w_out, b_out = self.shared
+    w_in = gather(w_in, 1, cuts.shared)
+    w_out = gather(w_out, 2, cuts.shared)
+    return Weights(
+      (w_in, b_in, w_out, b_out),
+      routed(self.specialised),
+      routed(self.collaborative),
+    )
+
+
+class Cuts(NamedTuple):
+  """Axes over which D of the matrices is cut, None where it is whole."""
+
+  shared: tuple[str, ...] | None
+  routed: tuple[str, ...] | None
 
 
 def forward(

@@ -12,6 +12,7 @@ import numpy as np
 
 AXES = ('data', 'fsdp', 'expert', 'tensor')
 BATCH_AXES = ('data', 'fsdp', 'expert')  # Expert shards also carry samples.
+WEIGHT_AXES = ('fsdp', 'expert')  # Experts are cut over the first alone.
 
 
 def make_mesh(
@@ -53,6 +54,16 @@ def make_mesh(
     axis_types=(AxisType.Auto,) * len(AXES),
     devices=devices,
   )
+
+
+def dividing(
+  size: int, axes: tuple[str, ...], mesh: Mesh
+) -> tuple[str, ...] | None:
+  """The most of `axes`, from the left, whose product divides `size`."""
+  for count in range(len(axes), 0, -1):
+    if size % math.prod(mesh.shape[axis] for axis in axes[:count]) == 0:
+      return axes[:count]
+  return None
 
 
 def batch_shards(mesh: Mesh) -> int:

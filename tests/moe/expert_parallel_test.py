@@ -15,7 +15,7 @@ from rsfm_jax.sharding import mesh as meshes
 
 # Sums over devices come in another order; values are of order 1.
 REORDERED = 1e-5
-DIM, HIDDEN, EXPERTS, SIDE = 6, 8, 8, 2
+DIM, HIDDEN, EXPERTS, SIDE = 8, 8, 8, 2
 
 EQUAL = ((0, 8), (1, 8), (2, 8), (3, 8))
 UNEQUAL = ((0, 24), (2, 8), (3, 16))
