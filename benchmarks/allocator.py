@@ -3,13 +3,14 @@
 Runs the same train step in two child processes, with and without
 `core.memory.keep_freed_memory`, in turn, and prints the ratio pair by pair.
 
-  python benchmarks/allocator.py [--pairs 3]
+  python benchmarks/allocator.py [--pairs 3] [--quick] [--json FILE]
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
+
+from rsfm_jax.cli import bench
 
 CHILD = """
 import resource, sys, time
@@ -35,25 +36,50 @@ print(sorted(seconds)[len(seconds) // 2])
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--pairs', type=int, default=3)
-  pairs = parser.parse_args().pairs
-  ratios = []
-  for _ in range(pairs):
+  parser = bench.options(__doc__)
+  parser.add_argument('--pairs', type=int, help='default 3, 1 if quick')
+  args = parser.parse_args()
+  rows = []
+  for _ in range(args.pairs or (1 if args.quick else 3)):
     default, keep = (
       float(
         subprocess.run(
           [sys.executable, '-c', CHILD, how],
-          capture_output=True,
+          # Allocators of the CPU are asked; a GPU would not notice.
+          env=bench.environ() | {'JAX_PLATFORMS': 'cpu'},
+          stdout=subprocess.PIPE,
           text=True,
           check=True,
         ).stdout
       )
       for how in ('default', 'keep')
     )
-    ratios.append(default / keep)
-    print(f'default {1e3 * default:.1f} ms, kept {1e3 * keep:.1f} ms')
-  print(f'default / kept, median of pairs: {statistics.median(ratios):.2f}')
+    rows.append(
+      {
+        'platform': 'cpu',
+        'default_seconds': default,
+        'kept_seconds': keep,
+        'ratio': default / keep,
+      }
+    )
+  bench.print_table(
+    [
+      row
+      | {
+        'default_ms': 1e3 * row['default_seconds'],
+        'kept_ms': 1e3 * row['kept_seconds'],
+      }
+      for row in rows
+    ],
+    {
+      'default ms': '{default_ms:.1f}',
+      'kept ms': '{kept_ms:.1f}',
+      'default / kept': '{ratio:.2f}',
+    },
+  )
+  ratio = statistics.median(row['ratio'] for row in rows)
+  print(f'default / kept, median of pairs: {ratio:.2f}')
+  bench.finish(args, 'allocator', rows)
 
 
 if __name__ == '__main__':

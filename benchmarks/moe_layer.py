@@ -13,8 +13,6 @@ On CPU in float32; on a GPU or TPU in bfloat16 at the sizes of a large model.
   python benchmarks/moe_layer.py [--quick] [--rounds 20] [--json FILE]
 """
 
-import argparse
-import platform
 import statistics
 import time
 from typing import NamedTuple
@@ -24,8 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rsfm_jax.core import files
-from rsfm_jax.core import memory
+from rsfm_jax.cli import bench
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import grouped
 from rsfm_jax.moe import routing
@@ -213,16 +210,9 @@ def measure(size: Size, rounds: int, oracle: bool) -> list[dict]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument(
-    '--quick', action='store_true', help='the first size, few rounds'
-  )
+  parser = bench.options(__doc__)
   parser.add_argument('--rounds', type=int, help='default 20, 5 if quick')
-  parser.add_argument('--json', metavar='FILE', help='write the rows there')
   args = parser.parse_args()
-  memory.keep_freed_memory()
   backend = jax.default_backend()
   sizes = CPU if backend == 'cpu' else ACCELERATOR
   rounds = args.rounds or (5 if args.quick else 20)
@@ -232,18 +222,7 @@ def main() -> None:
   for size in sizes[:1] if args.quick else sizes:
     rows += measure(size, rounds, oracle=False)
   rows += measure(ORACLE, rounds, oracle=True)
-  if args.json:
-    files.write_json(
-      args.json,
-      {
-        'backend': backend,
-        'device': device,
-        'host': platform.machine(),
-        'jax': jax.__version__,
-        'rounds': rounds,
-        'rows': rows,
-      },
-    )
+  bench.finish(args, 'moe_layer', [row | {'rounds': rounds} for row in rows])
 
 
 if __name__ == '__main__':

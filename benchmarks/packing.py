@@ -1,6 +1,6 @@
 """Packing throughput from GeoTIFF windows in the page cache, in MB/s a core.
 
-  python benchmarks/packing.py [--json]
+  python benchmarks/packing.py [--quick] [--json FILE]
   python benchmarks/packing.py --stores STORE ...
 
 Writes a Sentinel-2-like scene (13 bands of uint16, tiled), reads it once so
@@ -20,9 +20,7 @@ looked for plane by plane, then beside other jobs. The target is 200. zstd in
 the ArrayRecord writer takes a quarter to a third of it, statistics a fifth.
 """
 
-import argparse
 from collections.abc import Callable
-import json
 import pathlib
 import statistics as averages
 import tempfile
@@ -34,8 +32,8 @@ import rasterio
 import safetensors.numpy
 from scipy import ndimage
 
+from rsfm_jax.cli import bench
 from rsfm_jax.core import files
-from rsfm_jax.core import memory
 from rsfm_jax.data import geotiff
 from rsfm_jax.data import pack
 from rsfm_jax.data import raster
@@ -48,7 +46,8 @@ from rsfm_jax.sensors import checks
 from rsfm_jax.sensors import statistics
 
 _SENSOR = 'sentinel2_l1c'
-_REPEATS = 5
+_REPEATS, _QUICK_REPEATS = 5, 1
+_EDGE, _QUICK_EDGE = 2048, 512
 _COMPRESSIONS = (
   'zstd:-3',
   'zstd:-1',
@@ -89,7 +88,9 @@ def write(path: pathlib.Path, image: np.ndarray, **options: object) -> None:
     file.write(image)
 
 
-def stages(path: pathlib.Path, image: np.ndarray) -> dict[str, float]:
+def stages(
+  path: pathlib.Path, image: np.ndarray, repeats: int
+) -> dict[str, float]:
   """CPU seconds per GB of raw pixels of each stage, on 256-pixel strips."""
   sensor = catalogue.get(_SENSOR)
   gigabytes = image.nbytes / 1e9
@@ -130,15 +131,15 @@ def stages(path: pathlib.Path, image: np.ndarray) -> dict[str, float]:
     ),
     'SHA-256': lambda: files.sha256(written),
   }
-  result = {n: cpu_seconds(run) / gigabytes for n, run in work.items()}
+  result = {n: cpu_seconds(run, repeats) / gigabytes for n, run in work.items()}
   file.close()
   return result
 
 
-def cpu_seconds(run: Callable[[], object]) -> float:
+def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
   """Median over the repeats, after one that warms up."""
   times = []
-  for _ in range(_REPEATS + 1):
+  for _ in range(repeats + 1):
     start = time.process_time()
     run()
     times.append(time.process_time() - start)
@@ -152,7 +153,9 @@ def write_records(path: pathlib.Path, packed: list[bytes], options: str):
   writer.close()
 
 
-def compressions(folders: list[str]) -> dict[str, dict[str, float]]:
+def compressions(
+  folders: list[str], repeats: int
+) -> dict[str, dict[str, float]]:
   """Size and CPU seconds per GB of the records of stores, by compression."""
   packed = []
   for folder in folders:
@@ -165,10 +168,13 @@ def compressions(folders: list[str]) -> dict[str, dict[str, float]]:
     path = pathlib.Path(temporary) / 'x.array_record'
     for name in _COMPRESSIONS:
       write = cpu_seconds(
-        lambda name=name: write_records(path, packed, f'group_size:1,{name}')
+        lambda name=name: write_records(path, packed, f'group_size:1,{name}'),
+        repeats,
       )
       source = records.Records([(str(path), len(packed))], order)
-      read = cpu_seconds(lambda s=source: [s[i] for i in range(len(s))])
+      read = cpu_seconds(
+        lambda s=source: [s[i] for i in range(len(s))], repeats
+      )
       rows[name] = {
         'size': path.stat().st_size / 1e9 / gigabytes,
         'write': write / gigabytes,
@@ -177,14 +183,14 @@ def compressions(folders: list[str]) -> dict[str, dict[str, float]]:
   return rows
 
 
-def rate(path: pathlib.Path, chip: int, store_as: str) -> float:
+def rate(path: pathlib.Path, chip: int, store_as: str, repeats: int) -> float:
   """MB of raw pixels per CPU second of a whole pack."""
   job = pack.Job(
     source=str(path),
     recipe=recipe.Recipe(sensor=_SENSOR, chip=chip, store_as=store_as),
   )
   rates = []
-  for _ in range(_REPEATS + 1):
+  for _ in range(repeats + 1):
     with tempfile.TemporaryDirectory() as folder:
       start = time.process_time()
       report = pack.pack(job, pathlib.Path(folder) / 'store', workers=1)
@@ -193,41 +199,51 @@ def rate(path: pathlib.Path, chip: int, store_as: str) -> float:
   return averages.median(rates[1:])
 
 
-def table(rows: dict[str, dict[str, float]]) -> None:
-  for title, values in rows.items():
-    print(title)
-    for name, value in values.items():
-      print(f'  {name:40s} {value:8.3f}')
+def rows_of(tables: dict[str, dict[str, float]]) -> list[dict]:
+  return [
+    {'table': title, 'what': name, 'value': value}
+    for title, values in tables.items()
+    for name, value in values.items()
+  ]
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--edge', type=int, default=2048)
-  parser.add_argument('--json', action='store_true')
-  parser.add_argument('--stores', nargs='+', metavar='STORE', default=[])
-  args = parser.parse_args()
-  memory.keep_freed_memory()  # As `rsfm` does.
-  show = (lambda rows: print(json.dumps(rows))) if args.json else table
-  if args.stores:
-    show(compressions(args.stores))
-    return
-  image = scene(args.edge)
+def packed_scene(edge: int, repeats: int) -> dict[str, dict[str, float]]:
+  image = scene(edge)
   with tempfile.TemporaryDirectory() as folder:
     plain = pathlib.Path(folder) / 'plain.tif'
     deflated = pathlib.Path(folder) / 'deflate.tif'
     write(plain, image)
     write(deflated, image, compress='deflate', predictor=2)
     plain.read_bytes()
-    rows = {
-      'stages_cpu_seconds_per_gb': stages(plain, image),
-      'mb_per_cpu_second': {
-        'chips of 256': rate(plain, 256, ''),
-        'chips of 64': rate(plain, 64, ''),
-        'chips of 256, to 4 bands of reflectance': rate(plain, 256, 'ms'),
-        'chips of 256, from deflate': rate(deflated, 256, ''),
+    return {
+      'stages, CPU seconds per GB': stages(plain, image, repeats),
+      'pack, MB per CPU second': {
+        'chips of 256': rate(plain, 256, '', repeats),
+        'chips of 64': rate(plain, 64, '', repeats),
+        'chips of 256, to 4 bands of reflectance': rate(
+          plain, 256, 'ms', repeats
+        ),
+        'chips of 256, from deflate': rate(deflated, 256, '', repeats),
       },
     }
-  show(rows)
+
+
+def main() -> None:
+  parser = bench.options(__doc__)
+  parser.add_argument('--edge', type=int, help='default 2048, 512 if quick')
+  parser.add_argument('--stores', nargs='+', metavar='STORE', default=[])
+  args = parser.parse_args()
+  repeats = _QUICK_REPEATS if args.quick else _REPEATS
+  if args.stores:
+    tables = compressions(args.stores, repeats)
+  else:
+    edge = args.edge or (_QUICK_EDGE if args.quick else _EDGE)
+    tables = packed_scene(edge, repeats)
+  rows = rows_of(tables)
+  bench.print_table(
+    rows, {'table': '{table}', 'what': '{what}', 'value': '{value:.3f}'}
+  )
+  bench.finish(args, 'packing', rows)
 
 
 if __name__ == '__main__':

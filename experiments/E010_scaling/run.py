@@ -13,6 +13,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from rsfm_jax.plots import scaling
+
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / 'results.json'
@@ -102,7 +104,9 @@ def main() -> None:
   for name in [] if args.figure else args.cases or CASES:
     if name not in _rows():
       _write(name, CASES[name])
-  _draw(list(_rows().values()))
+  rows = list(_rows().values())
+  print(_table(rows))
+  _draw(rows)
 
 
 def _rows() -> dict[str, dict]:
@@ -132,9 +136,36 @@ def _write(name: str, case: Case) -> None:
   partial.replace(RESULTS)
 
 
-def _draw(rows: list[dict]) -> None:
-  from rsfm_jax.plots import scaling  # Only the figure needs matplotlib.
+def _table(rows: list[dict]) -> str:
+  """For the README, in the order of the cases."""
+  lines = [
+    '| case | topology | mesh | images a step | GiB a chip | fits | s a step '
+    '| images/s | MFU | waits for others | compile, min |',
+    '|---|---|---|--:|--:|---|--:|--:|--:|--:|--:|',
+  ]
+  rows = sorted(rows, key=lambda row: list(CASES).index(row['case']))
+  for row in rows:
+    mesh = ', '.join(f'{k} {v}' for k, v in row['mesh'].items() if v > 1)
+    held, limit = row['bytes_per_chip']['total'], row['hbm_bytes_per_chip']
+    timed = row['estimated_step_seconds'] is not None
+    cells = [
+      row['case'],
+      row['topology'],
+      mesh or '-',
+      f'{row["images"]:,}',
+      f'{held / 2**30:.1f} of {limit / 2**30:.0f}',
+      'yes' if row['fits'] else '**no**',
+      f'{row["estimated_step_seconds"]:.2f}' if timed else '-',
+      f'{row["images_per_second"]:,.0f}' if timed else '-',
+      f'{row["mfu"]:.1%}' if timed else '-',
+      f'{row["exposed_communication"]:.0%}' if timed else '-',
+      f'{row["compile_seconds"] / 60:.0f}',
+    ]
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
 
+
+def _draw(rows: list[dict]) -> None:
   rows = [row for row in rows if row['series'] in ('weak', 'strong')]
   shared = [row | {'series': 'strong'} for row in rows if row['images'] == 4096]
   rows += [row for row in shared if row not in rows]

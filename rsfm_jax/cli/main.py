@@ -9,6 +9,7 @@ from absl import flags
 
 import rsfm_jax
 from rsfm_jax.cli import assess
+from rsfm_jax.cli import bench
 from rsfm_jax.cli import compile as compile_verb
 from rsfm_jax.cli import data_bench
 from rsfm_jax.cli import data_inspect
@@ -38,6 +39,7 @@ VERBS: dict[str, ModuleType] = {
   'inspect': inspect,
   'compile': compile_verb,
   'launch': launch,
+  'bench': bench,
 }
 DATA_VERBS: dict[str, ModuleType] = {
   'pack': data_pack,

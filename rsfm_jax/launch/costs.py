@@ -64,6 +64,9 @@ _COPY = frozenset(
   )
 )
 TARGET = r'custom_call_target="([^"]*)"'
+# What Pallas leaves in a program. Its text holds the kernel, opaque, and the
+# cost that the author declared; no cycles.
+_KERNEL = 'tpu_custom_call'
 
 
 def is_free(instruction: hlo.Instruction) -> bool:
@@ -74,9 +77,9 @@ def is_free(instruction: hlo.Instruction) -> bool:
 
 def kind_of(module: hlo.Module, instruction: hlo.Instruction) -> Kind:
   """What dominates an instruction that is neither a loop nor a collective."""
-  found = frozenset(_opcodes(module, instruction))
-  if instruction.opcode == 'custom-call':
+  if instruction.opcode == 'custom-call' or kernels(module, instruction):
     return 'kernel'
+  found = frozenset(_opcodes(module, instruction))
   if found & _MATMUL:
     return 'matmul'
   for kind in ('scatter', 'gather', 'sort'):
@@ -85,6 +88,22 @@ def kind_of(module: hlo.Module, instruction: hlo.Instruction) -> Kind:
   if found & _REDUCTION:
     return 'reduction'
   return 'copy' if found <= _COPY | FREE else 'elementwise'
+
+
+def kernels(
+  module: hlo.Module, instruction: hlo.Instruction
+) -> list[hlo.Instruction]:
+  """Pallas kernels that an instruction is, fuses or starts."""
+  if instruction.attribute(TARGET) == _KERNEL:
+    return [instruction]
+  if instruction.opcode not in ('fusion', 'async-start'):
+    return []
+  return [
+    kernel
+    for inner in module.called(instruction)
+    for nested in inner.instructions
+    for kernel in kernels(module, nested)
+  ]
 
 
 def _opcodes(module: hlo.Module, instruction: hlo.Instruction) -> Iterator[str]:
@@ -171,21 +190,26 @@ class Declared(NamedTuple):
   """What the author of a Pallas kernel says that it costs."""
 
   flops: int
+  transcendentals: int
   nbytes: int
   remote_bytes: int
 
 
 def declared(kernel: hlo.Instruction) -> Declared | None:
-  """The `cost_estimate` of a kernel, if it has one."""
+  """The `cost_estimate` of a kernel, if it has one that is not zero."""
+  text = kernel.attribute(r'"cost_estimate":\{([^{}]*)\}') or ''
 
   def field(name: str) -> int:
-    return int(kernel.attribute(rf'"{name}":"(\d+)"') or 0)
+    found = re.search(rf'"{name}":"(\d+)"', text)
+    return int(found[1]) if found else 0
 
-  if '"cost_estimate":{' not in kernel.text:
-    return None
-  return Declared(
-    field('flops'), field('bytes_accessed'), field('remote_bytes_transferred')
+  found = Declared(
+    field('flops'),
+    field('transcendentals'),
+    field('bytes_accessed'),
+    field('remote_bytes_transferred'),
   )
+  return found if any(found) else None
 
 
 def matmul_flops_within(

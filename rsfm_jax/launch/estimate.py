@@ -10,7 +10,8 @@ it, and bodies of loops count as often as they run. Prices:
   for those where that is less;
 * collectives: bytes over the bandwidth of the torus axes that the compiler's
   algorithm uses, one where it does not say;
-* Pallas kernels: a roofline over the cost that their author declared;
+* Pallas kernels, which the compiler does not price: a roofline over the cost
+  that their author declared;
 * the rest: bytes / (0.85 x HBM bandwidth).
 
 The same program gives the same figures, bit for bit.
@@ -31,6 +32,9 @@ Pricing = Literal['hybrid', 'compiler']
 _HBM_SHARE = 0.85
 _MEMORY_BOUND = ('elementwise', 'copy', 'reduction')
 _HOST_SPACE = 5
+# Lanes of a vector register: a core has one unit for exp and its like, which
+# takes one register a cycle. Devices of two cores are counted as one.
+_TRANSCENDENTALS = 8 * 128
 
 BLIND_SPOTS = (
   'time on the host: input, dispatch, checkpoints',
@@ -214,6 +218,8 @@ class _Replay:
           finish(key)
       elif finish(collectives.finished(self._module, instruction)):
         continue
+      elif costs.kernels(self._module, instruction):
+        self._work(spent, computation, instruction)
       elif opcode.endswith('-start'):
         begin('transfers', instruction.name, self._transfer(spent, instruction))
       else:
@@ -292,19 +298,38 @@ class _Replay:
       )
     by_bytes = costs.moved(self._module, computation, instruction)
     seconds = by_bytes / self._hbm / _HBM_SHARE
-    if kind == 'kernel':
-      declared = costs.declared(instruction)
-      if declared is None:
-        name = 'kernels without a declared cost'
-        spent.unknown[name] = spent.unknown.get(name, 0) + 1
-      else:
-        seconds = max(
-          declared.flops / self._peak,
-          declared.nbytes / self._hbm,
-          declared.remote_bytes / self._link,
-        )
+    if kind == 'kernel' and instruction.cycles is None:
+      seconds = self._kernels(spent, instruction, seconds)
     elif instruction.cycles is not None:
       cycles = instruction.cycles / self._clock
       replace = self._pricing == 'hybrid' and kind in _MEMORY_BOUND
       seconds = min(cycles, seconds) if replace else cycles
     spent.work(kind, seconds)
+
+  def _kernels(
+    self, spent: Spent, instruction: hlo.Instruction, by_bytes: float
+  ) -> float:
+    """Seconds of Pallas kernels, or of a call of something else."""
+    found = costs.kernels(self._module, instruction) or [instruction]
+    seconds = 0.0
+    for kernel in found:
+      declared = costs.declared(kernel)
+      name = 'kernels priced by the roofline of their declared cost'
+      if declared is None:
+        name = f'{_name(kernel)} without cycles or cost, priced by bytes'
+        seconds += by_bytes
+      else:
+        seconds += max(
+          declared.flops / self._peak,
+          declared.transcendentals / _TRANSCENDENTALS / self._clock,
+          declared.nbytes / self._hbm / _HBM_SHARE,
+          declared.remote_bytes / self._link,
+        )
+      spent.unknown[name] = spent.unknown.get(name, 0) + 1
+    return seconds
+
+
+def _name(call: hlo.Instruction) -> str:
+  """Of a custom call: the kernel's, as its author gave it, or the target."""
+  kernel = call.attribute(r'op_name="[^"]*?([^"/]+)/pallas_call')
+  return kernel or call.attribute(costs.TARGET) or call.name

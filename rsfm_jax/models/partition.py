@@ -72,8 +72,9 @@ def rules(
 ) -> rules_lib.Rules:
   """A rule for every parameter: experts, then hidden units, then FSDP.
 
-  Matrices are cut over `fsdp` (those that are no experts over `expert` too)
-  as far as a dimension divides; vectors and small ones are whole everywhere.
+  Rows of matrices are cut over `fsdp` (those that are no experts over `expert`
+  too) as far as their number divides; vectors and small ones are whole
+  everywhere.
   """
   if found is None:
     return [('.*', P())]
@@ -102,12 +103,12 @@ def _spec(
     return P()
   if leaf not in ('w_in', 'w_out', 'kernel', 'router'):
     return P(*axes) if routed else P()
-  hidden = {'w_in': -1, 'w_out': -2}.get(leaf)
-  if hidden is not None:
-    axes[hidden] = 'tensor'
-  free = -1 if hidden == -2 else -2
-  if leaf == 'router':
-    free = -2
   over = meshes.WEIGHT_AXES[:1] if routed else meshes.WEIGHT_AXES
-  axes[free] = meshes.dividing(shape[free], over, found.mesh)
+  mesh, rows = found.mesh, shape[-2]
+  if leaf == 'w_in':
+    axes[-1] = 'tensor'
+  if leaf == 'w_out':
+    rows //= mesh.shape['tensor']
+  cut = meshes.dividing(rows, over, mesh) or ()
+  axes[-2] = ('tensor', *cut) if leaf == 'w_out' else cut or None
   return P(*axes)

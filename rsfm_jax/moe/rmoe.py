@@ -193,11 +193,14 @@ class Weights(NamedTuple):
     )
 
   def cuts(self, mesh: jax.sharding.Mesh) -> 'Cuts':
-    """The axes over which D of matrices is cut at the door."""
-    dim = self.shared[0].shape[1]
+    """The axes over which matrices are cut at the door."""
+    w_in = self.shared[0]
+    rows = (w_in.shape[1], w_in.shape[2] // mesh.shape['tensor'])
     return Cuts(
-      meshes.dividing(dim, meshes.WEIGHT_AXES, mesh),
-      meshes.dividing(dim, meshes.WEIGHT_AXES[:1], mesh),
+      *(
+        tuple(meshes.dividing(size, over, mesh) or () for size in rows)
+        for over in (meshes.WEIGHT_AXES, meshes.WEIGHT_AXES[:1])
+      )
     )
 
   def specs(self, kind: expert_parallel.Kind, cuts: 'Cuts') -> 'Weights':
@@ -206,14 +209,15 @@ class Weights(NamedTuple):
     def routed(sets: str | None, of: str | None) -> experts.Weights:
       return experts.Weights(
         P(sets),
-        P(sets, of, cuts.routed, 'tensor'),
+        P(sets, of, cuts.routed[0], 'tensor'),
         P(sets, of, 'tensor'),
-        P(sets, of, 'tensor', cuts.routed),
+        P(sets, of, ('tensor', *cuts.routed[1])),
         P(sets, of),
       )
 
     special = ('expert', None) if kind == 'sensor' else (None, 'expert')
-    w_in, w_out = P(None, cuts.shared, 'tensor'), P(None, 'tensor', cuts.shared)
+    w_in = P(None, cuts.shared[0], 'tensor')
+    w_out = P(None, ('tensor', *cuts.shared[1]))
     return Weights(
       (w_in, P(None, 'tensor'), w_out, P()),
       None if self.specialised is None else routed(*special),
@@ -223,7 +227,7 @@ class Weights(NamedTuple):
   def whole(self, cuts: 'Cuts') -> 'Weights':
     """Gathers what `cuts` cut: gradients are scattered, never all-reduced."""
 
-    def gather(w: Array, dim: int, over: tuple[str, ...] | None) -> Array:
+    def gather(w: Array, dim: int, over: tuple[str, ...]) -> Array:
       return (
         w if not over else jax.lax.all_gather(w, over, axis=dim, tiled=True)
       )
@@ -232,13 +236,13 @@ class Weights(NamedTuple):
       if w is None:
         return None
       return w._replace(
-        w_in=gather(w.w_in, 2, cuts.routed),
-        w_out=gather(w.w_out, 3, cuts.routed),
+        w_in=gather(w.w_in, 2, cuts.routed[0]),
+        w_out=gather(w.w_out, 2, cuts.routed[1]),
       )
 
     w_in, b_in, w_out, b_out = self.shared
-    w_in = gather(w_in, 1, cuts.shared)
-    w_out = gather(w_out, 2, cuts.shared)
+    w_in = gather(w_in, 1, cuts.shared[0])
+    w_out = gather(w_out, 1, cuts.shared[1])
     return Weights(
       (w_in, b_in, w_out, b_out),
       routed(self.specialised),
@@ -247,10 +251,14 @@ class Weights(NamedTuple):
 
 
 class Cuts(NamedTuple):
-  """Axes over which D of the matrices is cut, None where it is whole."""
+  """Axes over which the rows of (w_in, w_out) are cut, () where they are not.
 
-  shared: tuple[str, ...] | None
-  routed: tuple[str, ...] | None
+  Rows, never columns: XLA for TPU scatters sums of gradients along rows, and
+  makes an all-reduce of twice the bytes where columns are no whole tiles.
+  """
+
+  shared: tuple[tuple[str, ...], tuple[str, ...]]
+  routed: tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def forward(

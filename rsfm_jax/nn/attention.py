@@ -121,7 +121,6 @@ class WindowAttention(nnx.Module):
       window=layout.window,
       heads=self.heads,
       engine=self.engine,
-      mesh=mesh,
     )
 
   def _plain(self, x: Array, *, layout: windows.Layout) -> Array:

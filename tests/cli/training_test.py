@@ -98,8 +98,8 @@ def test_experts_and_matrices_are_cut_as_the_mesh_says():
     assert specs[f'{root}/{ffn}/collaborative/w_out'] == (
       None,
       'expert',
-      'tensor',
-      'fsdp',
+      ('tensor', 'fsdp'),
+      None,
     )
   # What is no expert is cut over the expert axis too, if it is large.
   assert specs['params/stage_1/blocks/attention/query/kernel'] == (

@@ -172,15 +172,42 @@ def test_flops_of_a_dot():
   assert flops == 8 * 2 * 64 * 32 * 16
 
 
+KERNEL = 'f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call"'
+
+
+def cost(flops, nbytes):
+  """As the TPU compiler prints it, with the kernel's code before it."""
+  return (
+    ', backend_config={"flag_configs":[],"custom_call_config":{"body":"TUzv",'
+    f'"cost_estimate":{{"flops":"{flops}","transcendentals":"3",'
+    f'"bytes_accessed":"{nbytes}","remote_bytes_transferred":"5"}},'
+    '"needs_layout_passes":true}}'
+  )
+
+
 def test_a_kernel_tells_its_cost_or_not():
-  line = (
-    'ROOT %y = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call"'
-  )
-  cost = (
-    ', backend_config={"cost_estimate":{"flops":"12","transcendentals":"3",'
-    '"bytes_accessed":"34","remote_bytes_transferred":"5"}}'
-  )
-  _, _, silent = entry(['%x = f32[8]{0} parameter(0)', line])
-  _, _, told = entry(['%x = f32[8]{0} parameter(0)', line + cost])
+  _, _, silent = entry(['%x = f32[8]{0} parameter(0)', f'ROOT %y = {KERNEL}'])
+  line = f'ROOT %y = {KERNEL}{cost(12, 34)}'
+  module, _, told = entry(['%x = f32[8]{0} parameter(0)', line])
   assert costs.declared(silent) is None
-  assert costs.declared(told) == (12, 34, 5)
+  assert costs.declared(told) == (12, 3, 34, 5)
+  assert costs.kernels(module, told) == [told]
+
+
+def test_a_cost_of_nothing_is_none():
+  line = f'ROOT %y = {KERNEL}{cost(0, 0)}'.replace('"3"', '"0"')
+  line = line.replace('"5"', '"0"')
+  _, _, root = entry(['%x = f32[8]{0} parameter(0)', line])
+  assert costs.declared(root) is None
+
+
+@pytest.mark.parametrize('opcode', ['fusion', 'async-start'])
+def test_a_kernel_is_found_where_it_is_fused_or_started(opcode):
+  inner = (
+    '%f (x: f32[8]) -> f32[8] {\n  %x = f32[8]{0} parameter(0)\n'
+    f'  ROOT %k = {KERNEL}{cost(12, 34)}\n}}'
+  )
+  line = f'ROOT %z = f32[8]{{0}} {opcode}(%x), calls=%f'
+  module, _, root = entry(['%x = f32[8]{0} parameter(0)', line], inner=inner)
+  assert costs.kind_of(module, root) == 'kernel'
+  assert [costs.declared(k).flops for k in costs.kernels(module, root)] == [12]

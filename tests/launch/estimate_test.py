@@ -230,25 +230,58 @@ def test_of_two_branches_the_longer_counts():
   assert ns(text) == (2000,) * 3
 
 
-def kernel(cost):
+def kernel(cost, name='k', more=''):
   return (
-    '%k = f32[1000]{0} custom-call(%x), custom_call_target="tpu_custom_call", '
-    f'backend_config={{{cost}}}'
+    f'%{name} = f32[1000]{{0}} custom-call(%x), '
+    'custom_call_target="tpu_custom_call", '
+    'metadata={op_name="jit(f)/attend/pallas_call"}, '
+    f'backend_config={{{more}{cost}}}'
+  )
+
+
+def cost(flops, nbytes, transcendentals=0):
+  return (
+    f'"cost_estimate":{{"flops":"{flops}",'
+    f'"transcendentals":"{transcendentals}","bytes_accessed":"{nbytes}"}}'
   )
 
 
 @pytest.mark.parametrize(
-  ('flops', 'nbytes', 'total'), [(9_000_000, 85, 9000), (1, 1_000_000, 850000)]
+  ('declared', 'total'),
+  [
+    (cost(9_000_000, 85), 9000),
+    (cost(1, 1_000_000), 1_000_000),
+    (cost(1, 1, 7 * 1024), 7),  # A vector of 8 x 128 a cycle.
+  ],
 )
-def test_kernels_follow_a_roofline(flops, nbytes, total):
-  cost = f'"cost_estimate":{{"flops":"{flops}","bytes_accessed":"{nbytes}"}}'
-  assert ns(program(kernel(cost))) == (total,) * 3
+def test_kernels_follow_a_roofline_and_are_counted(declared, total):
+  text = program(kernel(declared), kernel(declared, 'again'))
+  assert ns(text) == (2 * total,) * 3
+  assert estimate.estimate(text, CHIP).unknown == {
+    'kernels priced by the roofline of their declared cost': 2
+  }
 
 
 def test_a_kernel_without_a_cost_is_named():
   found = estimate.estimate(program(kernel('')), CHIP)
   assert round(1e9 * found.seconds) == 8000
-  assert found.unknown == {'kernels without a declared cost': 1}
+  assert found.unknown == {'attend without cycles or cost, priced by bytes': 1}
+
+
+def test_a_call_that_the_compiler_prices_has_its_cycles():
+  line = kernel(cost(1, 1), more='"estimated_cycles":"321",')
+  assert ns(program(line)) == (321,) * 3
+  assert not estimate.estimate(program(line), CHIP).unknown
+
+
+@pytest.mark.parametrize('opcode', ['fusion', 'async-start'])
+def test_a_kernel_is_not_free_inside_something_else(opcode):
+  inner = (
+    '%f (x: f32[1000]) -> f32[1000] {\n  %x = f32[1000]{0} parameter(0)\n'
+    f'  ROOT {kernel(cost(9_000_000, 85))}\n}}'
+  )
+  line = f'%z = f32[1000]{{0}} {opcode}(%x), calls=%f'
+  assert ns(program(line, inner=inner)) == (9000,) * 3
 
 
 def test_a_device_that_is_half_a_chip_has_half_of_it():

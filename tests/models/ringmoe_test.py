@@ -12,6 +12,8 @@ from rsfm_jax.core import trees
 from rsfm_jax.models import build
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import sizes
+from rsfm_jax.moe import expert_parallel
+from rsfm_jax.sharding import mesh as meshes
 
 # The same products in batches of another size.
 REORDERED = 1e-5
@@ -201,6 +203,30 @@ def test_bfloat16_stays_close_to_float32_and_routes_in_float32():
     assert {a.dtype for a in jax.tree.leaves(aux)} == {jnp.dtype('float32')}
 
 
+def test_the_fused_attention_gives_the_plain_features_and_gradients():
+  """An unshifted and a shifted block, interpreted, an image per device."""
+  mesh = meshes.make_mesh(fsdp=2, expert=2)
+  placement = expert_parallel.Placement(mesh, 'exchange')
+  batch = images(opt=mesh.size)
+
+  def outcome(engine):
+    changes = dict(depths=(2,), attention_engine=engine, **DENSE)
+    _, params = model(**changes)
+    made = build.build(dataclasses.replace(SPEC, **changes))
+
+    def loss(params):
+      out = made.apply(params, batch, placement=placement)
+      y = out.features['opt']
+      return jnp.square(y).mean() + jnp.abs(y[..., 0]).mean(), y
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+  fused, plain = outcome('fused'), outcome('plain')
+  for a, b in zip(jax.tree.leaves(fused), jax.tree.leaves(plain), strict=True):
+    limit = 10 * REORDERED * max(float(jnp.abs(b).max()), 0.1)
+    np.testing.assert_allclose(a, b, rtol=0, atol=limit)
+
+
 def test_every_parameter_of_the_sensors_present_gets_a_gradient():
   _, params = model(depths=(1, 1))
   made = build.build(dataclasses.replace(SPEC, depths=(1, 1)))
@@ -230,6 +256,7 @@ def test_every_parameter_of_the_sensors_present_gets_a_gradient():
     ({'channels': (3,)}, 'model.channels'),
     ({'gate': 'probs'}, 'Did you mean "prob"'),
     ({'attention': 'v3'}, 'model.attention'),
+    ({'attention_engine': 'fast'}, 'model.attention_engine'),
   ],
 )
 def test_a_spec_that_cannot_be_names_the_key(change, words):

@@ -10,20 +10,23 @@ import pytest
 
 from rsfm_jax.core import trees
 from rsfm_jax.nn import attention
+from rsfm_jax.sharding import mesh as meshes
 
 # float32 against float64 loops; values are of order 1.
 FLOAT32 = 2e-6
 # bfloat16 has 8 bits of mantissa: a few roundings of 2^-9 each.
 BFLOAT16 = 3e-2
+# Of the largest value; both forms are float32 and sum in another order.
+FUSED = 1e-4
 
 DIM, HEADS = 12, 3
 
 
-def layer(kind):
+def layer(kind, engine='auto'):
   """A layer whose biases and tables, which start near zero, have a size."""
   made = nnx.eval_shape(
     lambda: attention.WindowAttention(
-      DIM, HEADS, 4, kind=kind, key=jax.random.key(1)
+      DIM, HEADS, 4, kind=kind, key=jax.random.key(1), engine=engine
     )
   )
   rng = np.random.default_rng(0)
@@ -234,3 +237,55 @@ def test_the_written_gradient_of_attention_is_that_of_autodiff(layouts):
   got, expected = gradients(attention.attend), gradients(plain)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'shifted', 'mesh'))
+def value_and_gradients(graphdef, state, x, dy, *, shifted, mesh):
+  run = lambda state, x: nnx.merge(graphdef, state)(
+    x, shifted=shifted, mesh=mesh
+  )
+  y, vjp = jax.vjp(run, state, x)
+  return y, *vjp(dy)
+
+
+@pytest.mark.parametrize('kind', ['v1_bias', 'v2_cosine'])
+def test_the_fused_form_gives_the_same_values_and_gradients(kind):
+  """Interpreted, shifted, an image on each of eight devices."""
+  mesh = meshes.make_mesh(data=2, fsdp=2, expert=2)
+  cut, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+  given = jax.device_put([image(8, 8, 8), image(8, 8, 8, seed=1)], cut)
+  results = []
+  for engine in ('fused', 'plain'):
+    graphdef, state = nnx.split(layer(kind, engine))
+    state = jax.device_put(state, whole)
+    results.append(
+      value_and_gradients(graphdef, state, *given, shifted=True, mesh=mesh)
+    )
+  got, expected = (trees.flatten(as_names(r)) for r in results)
+  assert got.keys() == expected.keys()
+  for name, value in expected.items():
+    # A bias of the keys has no influence: its gradient is zero but for
+    # roundings. All others are of order 1 and more.
+    limit = FUSED * max(float(jnp.abs(value).max()), 1.0)
+    np.testing.assert_allclose(got[name], value, rtol=0, atol=limit)
+
+
+def as_names(result):
+  y, state, dx = result
+  return {'y': y, 'x': dx, 'parameters': nnx.to_pure_dict(state)}
+
+
+@pytest.mark.parametrize('kind', ['v1_bias', 'v2_cosine'])
+def test_giants_windows_have_a_kernel(kind):
+  """144 tokens, heads of 32, bfloat16, on a mesh of the platform: traced."""
+  giant = nnx.eval_shape(
+    lambda: attention.WindowAttention(
+      448, 14, 12, kind=kind, key=jax.random.key(0), engine='fused'
+    )
+  )
+  x = jax.ShapeDtypeStruct((2, 48, 48, 448), jnp.bfloat16)
+  graphdef, state = nnx.split(giant)
+  for shifted in (False, True):
+    run = lambda state, x: nnx.merge(graphdef, state)(x, shifted=shifted)  # noqa: B023
+    program = jax.jit(run).trace(state, x).lower(lowering_platforms=('tpu',))
+    assert program.as_text().count('tpu_custom_call') == 1

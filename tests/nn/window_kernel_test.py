@@ -1,9 +1,13 @@
 """Fused window attention, interpreted, against the plain form."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractDevice
+from jax.sharding import AbstractMesh
+from jax.sharding import AxisType
 import numpy as np
 import pytest
 
@@ -196,9 +200,21 @@ def test_large_shifted_images_are_cut_outside():
   assert not in_place(1, (21, 21), 7, 4, shift=3)
 
 
-def chosen(platform, engine='auto', heads=4, window=4, size=128):
-  """The program of `choose` for a platform."""
-  x = jax.ShapeDtypeStruct((2, 8, 8, size), jnp.float32)
+def mesh_of(platform, kind='any'):
+  """One device of a kind that need not be here."""
+  count = len(meshes.AXES)
+  return AbstractMesh(
+    (1,) * count,
+    meshes.AXES,
+    axis_types=(AxisType.Auto,) * count,
+    abstract_device=AbstractDevice(kind, 1, platform),
+  )
+
+
+def traced(platform, engine='auto', heads=4, window=4, size=128):
+  """`choose` on tokens of a mesh of a platform."""
+  sharding = meshes.batch_sharding(mesh_of(platform)) if platform else None
+  x = jax.ShapeDtypeStruct((2, 8, 8, size), jnp.float32, sharding=sharding)
   bias = jnp.zeros((heads, window**2, window**2))
   settings = dict(window=window, shift=window // 2)
 
@@ -213,14 +229,28 @@ def chosen(platform, engine='auto', heads=4, window=4, size=128):
       engine=engine,
     )
 
-  lowered = jax.jit(layer).trace(x).lower(lowering_platforms=(platform,))
-  return lowered.as_text()
+  return jax.jit(layer).trace(x)
 
 
-def test_the_platform_chooses_when_the_program_is_lowered():
+def chosen(platform, engine='auto', **sizes):
+  """The program of `choose` for a platform."""
+  found = traced(platform, engine, **sizes)
+  name = {'gpu': 'cuda'}.get(platform, platform)
+  return found.lower(lowering_platforms=(name,)).as_text()
+
+
+def test_the_devices_of_the_tokens_choose():
   assert 'tpu_custom_call' in chosen('tpu')
   assert 'custom_call' not in chosen('cpu')
-  assert 'custom_call' not in chosen('cuda')
+  assert 'custom_call' not in chosen('gpu')
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu', None])
+def test_where_no_kernel_runs_none_is_traced(platform):
+  """Without a mesh the default backend chooses, which is a CPU here."""
+  program = str(traced(platform).jaxpr)
+  assert 'pallas_call' not in program and 'cond' not in program
+  assert program == str(traced(platform, 'plain').jaxpr)
 
 
 def test_engines_can_be_forced():
@@ -229,6 +259,35 @@ def test_engines_can_be_forced():
   assert chosen('cpu', 'fused') != chosen('cpu', 'plain')
   with pytest.raises(ValueError, match="model.attention_engine='fast'"):
     chosen('cpu', 'fast')
+
+
+@pytest.mark.parametrize(
+  'window, kind, per_cycle',
+  [
+    (12, 'TPU v5', 2**17),
+    (6, 'TPU v5', 2**17),
+    (12, 'TPU v6 lite', 2**19),  # Wider units, which are filled no better.
+  ],
+)
+def test_the_cost_of_a_kernel_is_what_its_schedule_takes(
+  window, kind, per_cycle
+):
+  """Cycles a window and four heads; a roofline divides by the chip's peak."""
+  sharding = meshes.batch_sharding(mesh_of('tpu', kind))
+  x = jax.ShapeDtypeStruct(
+    (4, 2 * window, 2 * window, 128), jnp.bfloat16, sharding=sharding
+  )
+  bias = jnp.zeros((4, window**2, window**2))
+
+  def run(x):
+    attend = functools.partial(window_kernel.attend, window=window)
+    y, vjp = jax.vjp(lambda x: attend(x, x, x, bias, jnp.ones(4)), x)
+    return vjp(y)
+
+  program = str(jax.jit(run).trace(x).jaxpr)
+  declared = re.findall(r'CostEstimate\(flops=(\d+)', program)
+  cycles = [int(n) / per_cycle / 16 for n in dict.fromkeys(declared)]
+  assert cycles == {12: [575, 1280], 6: [135, 240]}[window]
 
 
 def test_sizes_without_a_kernel_take_the_plain_form_unless_forced():
