@@ -6,10 +6,10 @@ three times as wide. Both are compiled first, then timed in turn in one
 process; the ratio is of medians. Target: at most 1.3.
 
 Measured on two cores, 96+16+16+16 images: the ratio was 1.29 in one run (590.0
-against 454.3 ms) and 1.43 in another of the same program but for details (620.4
-against 433.9), so the target is met at times. Pinned to one core, gradients take
-1.23 times the CPU time (670 against 545 ms): what is left is small operations
-that two threads do not share. An eighth of the routed FFNs' rows is capacity that
+against 454.3 ms) and 1.43 in another of nearly the same program (620.4 against
+433.9), so the target is met at times. Pinned to one core, gradients take 1.23
+times the CPU time (670 against 545 ms): what is left is small operations that
+two threads do not share. An eighth of the routed FFNs' rows is capacity that
 nobody uses; dropless rows have none, and gave 1.37 and 1.33 in the same runs.
 
   python benchmarks/train_step.py [--images 96,16,16,16] [--rounds 10]
