@@ -23,6 +23,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   for name, kind in (
     ('init_std', float),
     ('balance_scale', float),
+    ('buffer_factor', float),
     ('routing_groups', int),
   ):  # May be None.
     value, c.model[name] = c.model[name], config_dict.placeholder(kind)

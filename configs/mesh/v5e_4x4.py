@@ -2,6 +2,7 @@
 
 Command: `rsfm compile --config configs/mesh/v5e_4x4.py
 --topology v5e:4x4`.
+A proposal: it has not been compiled to the end yet (E010).
 """
 
 from configs import base

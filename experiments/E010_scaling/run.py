@@ -13,10 +13,12 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from rsfm_jax.cli import bench
+from rsfm_jax.cli import compile as compile_verb
+from rsfm_jax.core import files
 from rsfm_jax.plots import scaling
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[1]
+HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / 'results.json'
 SENSORS = ('opt', 'sar_l1', 'sar_l2', 'ms')
 KEPT = (
@@ -104,65 +106,62 @@ def main() -> None:
   for name in [] if args.figure else args.cases or CASES:
     if name not in _rows():
       _write(name, CASES[name])
-  rows = list(_rows().values())
-  print(_table(rows))
+  order = list(CASES).index
+  rows = sorted(_rows().values(), key=lambda row: order(row['case']))
+  bench.print_table([_shown(row) for row in rows], COLUMNS)
   _draw(rows)
 
 
 def _rows() -> dict[str, dict]:
   if not RESULTS.exists():
     return {}
-  return {row['case']: row for row in json.loads(RESULTS.read_text())['rows']}
+  return {row['case']: row for row in files.read_json(RESULTS)['rows']}
 
 
 def _write(name: str, case: Case) -> None:
   words = case.command()
   print('rsfm', *words, flush=True)
-  # The estimate is the same wherever JAX would compute.
   done = subprocess.run(
     [sys.executable, '-m', 'rsfm_jax', *words],
-    cwd=ROOT,
+    cwd=bench.ROOT,
+    env=bench.environ(),
     stdout=subprocess.PIPE,
     text=True,
   )
-  if done.returncode not in (0, 3):  # 3: it does not fit, which is a result.
+  # That a step does not fit is a result, too.
+  if done.returncode not in (0, compile_verb.EXIT_TOO_LARGE):
     sys.exit(f'{name}: exit code {done.returncode}')
   report = json.loads(done.stdout)
   row = {'case': name, 'series': case.series, 'command': ' '.join(words)}
   row |= {key: report[key] for key in KEPT}
   rows = list((_rows() | {name: row}).values())
-  partial = RESULTS.with_suffix('.partial')
-  partial.write_text(json.dumps({'rows': rows}, indent=1) + '\n')
-  partial.replace(RESULTS)
+  files.write_json(RESULTS, {'rows': rows})
 
 
-def _table(rows: list[dict]) -> str:
-  """For the README, in the order of the cases."""
-  lines = [
-    '| case | topology | mesh | images a step | GiB a chip | fits | s a step '
-    '| images/s | MFU | waits for others | compile, min |',
-    '|---|---|---|--:|--:|---|--:|--:|--:|--:|--:|',
-  ]
-  rows = sorted(rows, key=lambda row: list(CASES).index(row['case']))
-  for row in rows:
-    mesh = ', '.join(f'{k} {v}' for k, v in row['mesh'].items() if v > 1)
-    held, limit = row['bytes_per_chip']['total'], row['hbm_bytes_per_chip']
-    timed = row['estimated_step_seconds'] is not None
-    cells = [
-      row['case'],
-      row['topology'],
-      mesh or '-',
-      f'{row["images"]:,}',
-      f'{held / 2**30:.1f} of {limit / 2**30:.0f}',
-      'yes' if row['fits'] else '**no**',
-      f'{row["estimated_step_seconds"]:.2f}' if timed else '-',
-      f'{row["images_per_second"]:,.0f}' if timed else '-',
-      f'{row["mfu"]:.1%}' if timed else '-',
-      f'{row["exposed_communication"]:.0%}' if timed else '-',
-      f'{row["compile_seconds"] / 60:.0f}',
-    ]
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
+COLUMNS = {
+  'case': '{case}',
+  'topology': '{topology}',
+  'mesh': '{cut}',
+  'images a step': '{images:,}',
+  'GiB a chip': '{gib:.1f} of {limit:.0f}',
+  'fits': '{fits}',
+  's a step': '{estimated_step_seconds:.2f}',
+  'images/s': '{images_per_second:,.0f}',
+  'MFU': '{mfu:.1%}',
+  'waits for others': '{exposed_communication:.0%}',
+  'compile, min': '{minutes:.0f}',
+}
+
+
+def _shown(row: dict) -> dict:
+  sizes = ', '.join(f'{k} {v}' for k, v in row['mesh'].items() if v > 1)
+  return row | {
+    'cut': sizes or 'one device',
+    'gib': row['bytes_per_chip']['total'] / 2**30,
+    'limit': row['hbm_bytes_per_chip'] / 2**30,
+    'fits': 'yes' if row['fits'] else '**no**',
+    'minutes': row['compile_seconds'] / 60,
+  }
 
 
 def _draw(rows: list[dict]) -> None:

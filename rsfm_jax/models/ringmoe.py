@@ -62,7 +62,7 @@ class RingMoESpec:
     gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
     engine: in training, 'capacity' or 'dropless'; evaluation is dropless.
     capacity_factor: slots per expert relative to perfect balance.
-    chunks: pieces in which tokens cross devices; see `moe.experts.Options`.
+    chunks, buffer_factor: how tokens cross devices; see `moe.experts.Options`.
     priority: who gets the slots of a full expert; see `moe.routing.route`.
     balance_scale: None takes each router's own expert count; 8 is as coded
       for routers of 4 (Q3).
@@ -99,6 +99,7 @@ class RingMoESpec:
   engine: experts.Engine = 'capacity'
   capacity_factor: float = 1.2
   chunks: int = 1
+  buffer_factor: float | None = None
   priority: routing.Priority = 'first_come'
   balance_scale: float | None = None
   balance_scope: rmoe.BalanceScope = 'mixed'
@@ -262,6 +263,8 @@ class RingMoE(nnx.Module):
       gate=spec.gate,
       capacity_factor=spec.capacity_factor,
       chunks=spec.chunks,
+      # Evaluation loses no token.
+      buffer_factor=spec.buffer_factor if mode == 'train' else None,
       priority=spec.priority,
       balance_scale=spec.balance_scale,
     )

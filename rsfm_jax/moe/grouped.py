@@ -22,6 +22,7 @@ import jax
 
 from rsfm_jax.moe import blocks
 from rsfm_jax.moe import ragged
+from rsfm_jax.nn import remat
 
 Array = jax.Array
 Engine = Literal['blocks', 'ragged']
@@ -80,7 +81,7 @@ def _ffn(rows, counts, weights, engine):
 
 def _forward(rows, counts, weights, engine):
   y, hidden = _run('forward', engine, rows, counts, weights)
-  return y, (rows, counts, weights, hidden)
+  return y, (rows, counts, weights, remat.hidden(hidden))
 
 
 def _backward(engine, saved, dy):
