@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
+import safetensors
 import safetensors.numpy
 
 from rsfm_jax.core import files
@@ -22,6 +22,7 @@ from rsfm_jax.train import checkpoint
 
 Tree = Any
 WEIGHTS = 'model.safetensors'
+_FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 
 
 class Exported(NamedTuple):
@@ -76,11 +77,11 @@ def _write(folder, params, spec, contract, record) -> str:
     for name, leaf in trees.flatten(params).items()
   }
   for name, array in arrays.items():
-    if array.dtype.kind not in 'biuf':
-      # safetensors would write bfloat16 from NumPy, but not read it back.
+    if array.dtype.kind not in 'biu' and str(array.dtype) not in _FLOATS:
+      # safetensors would write others from NumPy, but not read them back.
       raise ValueError(
-        f'{name} is {array.dtype}; a model folder holds NumPy types, such '
-        'as float32.'
+        f'{name} is {array.dtype}; a model folder holds integers, '
+        f'{", ".join(_FLOATS)}.'
       )
   orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
   state = {
@@ -120,8 +121,10 @@ def load(folder: files.Path) -> Exported:
   if not is_model(folder):
     raise ValueError(f'{folder} holds no {WEIGHTS}: not a model folder.')
   try:
-    flat = safetensors.numpy.load((folder / WEIGHTS).read_bytes())
-  except SafetensorError as error:
+    with safetensors.safe_open(folder / WEIGHTS, framework='np') as saved:
+      names = saved.keys()  # It is no mapping, and does not iterate itself.
+      flat = {name: saved.get_tensor(name) for name in names}
+  except safetensors.SafetensorError as error:
     raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from error
   params = trees.unflatten(flat)
   spec, contract, record = (

@@ -95,6 +95,26 @@ def test_dense_integration_leaves_one_ffn_per_block(trained, stores, tmp_path):
   assert not [n for n in trees.flatten(small.params) if 'router' in n]
 
 
+def test_weights_of_two_bytes_train_prune_and_evaluate(
+  pretrain, stores, tmp_path
+):
+  scenes = str(stores / 'scenes')
+  run, small = str(tmp_path / 'run'), str(tmp_path / 'small')
+  rows = str(tmp_path / 'rows.jsonl')
+  frugal = ('--config.optim.kind=adafactor', '--config.optim.weights=bfloat16')
+  short = ('--config.train.total_steps=2', '--config.model.engine=dropless')
+  assert pretrain(run, *frugal, *short) == 0
+  words = ['prune', '--checkpoint', run, '--out', small, '--dense', 'svd']
+  words += ['--calibration', scenes, '--images', '16', '--sensors', 'opt']
+  assert main.main(words) == 0
+  words = ['evaluate', '--store', scenes, '--protocols', 'galileo_knn5']
+  words += ['--checkpoint', run, '--checkpoint', small, '--out', rows]
+  assert main.main(words) == 0
+  for folder in (run, small):
+    params = trees.flatten(models.open_model(folder).params)
+    assert params['decoder/opt/kernel'].dtype == 'bfloat16'
+
+
 def test_pruning_does_not_overwrite_a_model(trained, tmp_path, capsys):
   words = [
     'prune',

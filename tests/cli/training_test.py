@@ -19,7 +19,7 @@ MESHES = [
 ]
 
 
-def config(embed_dim=8):
+def config(embed_dim=8, engine='capacity'):
   c = base.get_config(
     'tiny',
     image_size=16,
@@ -29,6 +29,7 @@ def config(embed_dim=8):
     window=4,
     routing_groups=8,
     # Sensor placement forms other groups: nothing may be dropped.
+    engine=engine,
     capacity_factor=4.0,
     balance_scope='global',
   )
@@ -68,9 +69,12 @@ def alone():
   return two_steps(config(), mesh_sizes=dict(data=1), devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize('sizes', MESHES)
-def test_a_mesh_gives_the_losses_of_one_device(alone, sizes):
-  got = two_steps(config(), mesh_sizes=sizes)
+@pytest.mark.parametrize(
+  ('engine', 'sizes'),
+  [*(('capacity', sizes) for sizes in MESHES), ('dropless', MESHES[1])],
+)
+def test_a_mesh_gives_the_losses_of_one_device(alone, engine, sizes):
+  got = two_steps(config(engine=engine), mesh_sizes=sizes)
   assert got.keys() == alone.keys()
   for name, value in alone.items():
     np.testing.assert_allclose(

@@ -85,9 +85,17 @@ def test_the_checkpoints_of_a_run_are_never_touched(tmp_path):
   assert not (tmp_path / 'model.safetensors').exists()
 
 
+def test_weights_of_two_bytes_come_back_as_they_are(tmp_path):
+  rough = PARAMS | {'norm': {'scale': jnp.arange(3, dtype=jnp.bfloat16)}}
+  save(tmp_path / 'model', rough)
+  scale = folder.load(tmp_path / 'model').params['norm']['scale']
+  assert scale.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(scale, rough['norm']['scale'])
+
+
 def test_a_type_that_could_not_be_read_back_is_refused(tmp_path):
-  rough = PARAMS | {'norm': {'scale': jnp.ones(3, jnp.bfloat16)}}
-  with pytest.raises(ValueError, match='norm/scale is bfloat16'):
+  rough = PARAMS | {'norm': {'scale': jnp.ones(3, jnp.float8_e5m2)}}
+  with pytest.raises(ValueError, match='norm/scale is float8_e5m2'):
     save(tmp_path / 'model', rough)
   assert not (tmp_path / 'model').exists()
 
