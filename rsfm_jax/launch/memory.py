@@ -46,18 +46,22 @@ def of_program(
   """Bytes on one device by kind, as the compiler accounts for them.
 
   `temporaries` are the activations kept for the backward pass and everything
-  else that lives within a step; the compiler does not tell them apart.
-  `padding` is what the layouts of the arguments add to their logical size.
+  else that lives within a step, at its fullest moment; the compiler does not
+  tell them apart. (The sum of its places for them is larger: places may be
+  shared with arguments that are done with, and programs fit whose sum does
+  not.) `padding` is what the layouts of the arguments add to their logical
+  size.
   """
   stats = compiled.memory_analysis()
   found = dict(arguments)
   found['padding'] = max(
     stats.argument_size_in_bytes - sum(arguments.values()), 0
   )
-  found['temporaries'] = stats.temp_size_in_bytes
-  found['outputs'] = max(
-    stats.output_size_in_bytes - stats.alias_size_in_bytes, 0
-  )
+  outputs = max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0)
+  peak = stats.peak_memory_in_bytes - stats.argument_size_in_bytes - outputs
+  known = 0 <= peak <= stats.temp_size_in_bytes
+  found['temporaries'] = peak if known else stats.temp_size_in_bytes
+  found['outputs'] = outputs
   found['program'] = stats.generated_code_size_in_bytes
   return found
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -48,12 +49,16 @@ def make_mesh(
       f'{given} do not multiply to {len(devices)} devices; set sizes whose '
       'product is that number, at most one of them -1 (what is left).'
     )
-  return jax.make_mesh(
-    tuple(sizes.values()),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-    devices=devices,
+  # Where no axes of a torus multiply to a size (16 of 8 x 8 x 8), one is split.
+  placed = mesh_utils.create_device_mesh(
+    tuple(sizes.values()), devices, allow_split_physical_axes=True
   )
+  slices = {getattr(device, 'slice_index', 0) for device in devices}
+  if len(slices) > 1:
+    raise ValueError(
+      f'{len(devices)} devices lie in {len(slices)} slices; a mesh has one.'
+    )
+  return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def dividing(

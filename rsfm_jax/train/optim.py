@@ -50,6 +50,8 @@ class OptimSpec:
     warmup_steps: 0 for none.
     b1, b2, eps: of Adam.
     weight_decay: decoupled, scaled by the learning rate.
+    final_weight_decay: where a cosine over all steps takes it (DINO; SkySense
+      V2: 0.04 to 0.2); None keeps it.
     clip_norm: global norm above which gradients are scaled down; None: never.
     bias_correction: divide the moments by `1 - b**t`.
     cosine: `after_warmup` runs over the steps that follow the warm-up;
@@ -71,6 +73,7 @@ class OptimSpec:
   b2: float = 0.999
   eps: float = 1e-8
   weight_decay: float = 0.05
+  final_weight_decay: float | None = None
   clip_norm: float | None = 5.0
   bias_correction: bool = True
   cosine: Cosine = 'after_warmup'
@@ -139,11 +142,30 @@ def schedule(spec: OptimSpec, *, global_batch: int | None = None) -> Schedule:
   def learning_rate(step):
     step = jnp.asarray(step, jnp.float32)
     warm = first + (peak - first) * step / max(spec.warmup_steps, 1)
-    done = jnp.clip((step - begin) / (spec.total_steps - begin), 0.0, 1.0)
-    cosine = low + 0.5 * (peak - low) * (1.0 + jnp.cos(jnp.pi * done))
-    return jnp.where(step < spec.warmup_steps, warm, cosine)
+    after = cosine(
+      step - begin, start=peak, end=low, steps=spec.total_steps - begin
+    )
+    return jnp.where(step < spec.warmup_steps, warm, after)
 
   return learning_rate
+
+
+def decay_schedule(spec: OptimSpec) -> Schedule:
+  """`step -> weight decay`: constant, or a cosine from 0 to `total_steps`."""
+  end = spec.final_weight_decay
+  if end is None:
+    return lambda step: spec.weight_decay
+  return lambda step: cosine(
+    step, start=spec.weight_decay, end=end, steps=spec.total_steps
+  )
+
+
+def cosine(
+  step: jax.Array | int, *, start: float, end: float, steps: int
+) -> jax.Array:
+  """Half a cosine from `start` at step 0 to `end` at `steps`, then `end`."""
+  done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+  return end + 0.5 * (start - end) * (1.0 + jnp.cos(jnp.pi * done))
 
 
 def global_norm(tree: trees.Tree) -> jax.Array:
@@ -176,15 +198,18 @@ def make(
 
   moments = _adamw(spec) if spec.kind == 'adamw' else _adafactor()
 
+  weight_decay = decay_schedule(spec)
+
   def update(grads, state, params, step):
     rate = learning_rate(step)
+    strength = weight_decay(step)
     grads = _clip(grads, spec.clip_norm)
     changes, new = moments.update(grads, state)
 
     def apply(name, p, change, decays):
       old = p.astype(jnp.float32)
       if decays:
-        change = change + spec.weight_decay * old
+        change = change + strength * old
       return _rounded(old - rate * change, p.dtype, name, step)
 
     return trees.map_named(apply, params, changes, decay), new

@@ -70,9 +70,10 @@ def make_train_step(
   and schedules stay functions of the step.
 
   Args:
-    loss: `(params, extra, batch, key) -> (f32[], aux)`; aux is a nested dict of
+    loss: `(params, seen, batch, key) -> (f32[], aux)`; aux is a nested dict of
       scalars and small arrays. It must be a mean over samples of each sensor
-      for accumulation to be exact.
+      for accumulation to be exact. `seen` is the state's extra, with the
+      `step` and, if the state has one, the `ema`: a teacher.
     tx: the optimiser.
     accumulate: the number of microbatches whose gradients are averaged.
     ema_decay: a constant or a function of the step; None when the state has no
@@ -90,8 +91,11 @@ def make_train_step(
     index = state['step']
     key = jax.random.fold_in(key, index)
     gradients = _whole if accumulate == 1 else _accumulated
+    seen = {**state['extra'], 'step': index}
+    if 'ema' in state:
+      seen['ema'] = state['ema']
     (value, aux), grads = gradients(
-      grad_fn, state['params'], state['extra'], batch, key, accumulate
+      grad_fn, state['params'], seen, batch, key, accumulate
     )
     norm = optim.global_norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -145,17 +149,17 @@ def jit_step(step: Step, *, state_shardings: trees.Tree | None = None) -> Step:
   )
 
 
-def _whole(grad_fn, params, extra, batch, key, accumulate):
+def _whole(grad_fn, params, seen, batch, key, accumulate):
   del accumulate
-  return grad_fn(params, extra, batch, key)
+  return grad_fn(params, seen, batch, key)
 
 
-def _accumulated(grad_fn, params, extra, batch, key, accumulate):
+def _accumulated(grad_fn, params, seen, batch, key, accumulate):
   """Means of loss, aux and gradients over equal microbatches, by scan."""
 
   def body(total, index_and_micro):
     index, micro = index_and_micro
-    out, grads = grad_fn(params, extra, micro, jax.random.fold_in(key, index))
+    out, grads = grad_fn(params, seen, micro, jax.random.fold_in(key, index))
     return jax.tree.map(jnp.add, total, grads), out
 
   zeros = jax.tree.map(jnp.zeros_like, params)

@@ -3,12 +3,17 @@
 import dataclasses
 import importlib.util
 import math
+import pathlib
 
 import jax
 import pytest
 
+from rsfm_jax.cli import config as configs
 from rsfm_jax.launch import chips
 from rsfm_jax.launch import topologies
+from rsfm_jax.sharding import mesh as meshes
+
+MESHES = pathlib.Path(__file__).parents[2] / 'configs' / 'mesh'
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,18 @@ def test_the_compiler_knows_the_devices(libtpu, name):
   devices = found.devices()
   assert len(devices) == found.size
   assert devices[0].platform == 'tpu'
+
+
+@pytest.mark.parametrize(
+  'path', sorted(MESHES.glob('*.py')), ids=lambda p: p.stem
+)
+def test_every_mesh_config_can_be_laid_out_on_its_topology(libtpu, path):
+  config = configs.load(str(path))
+  name = path.stem.replace('_', ':', 1).replace('_', 'x')
+  sizes = config.mesh.to_dict()
+  sizes.pop('placement')
+  mesh = meshes.make_mesh(**sizes, devices=topologies.parse(name).devices())
+  assert {k: mesh.shape[k] for k in sizes} == sizes
 
 
 def test_the_compiler_leaves_the_default_backend_alone(libtpu):
