@@ -17,6 +17,7 @@ from rsfm_jax.objectives import simmim
 def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c = config_dict.ConfigDict()
   c.seed = 0
+  c.system = 'ringmoe'  # Or 'skysense_v2'; see `skysense_base.py`.
 
   # `RingMoESpec`: every field of the architecture.
   c.model = dataclasses.asdict(sizes.ringmoe_spec(size, **model_changes))
@@ -48,6 +49,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.optim.b2 = 0.98
   c.optim.eps = 1e-8
   c.optim.weight_decay = 0.05
+  c.optim.final_weight_decay = config_dict.placeholder(float)  # By cosine.
   c.optim.clip_norm = 3.0
   c.optim.bias_correction = True
   c.optim.cosine = 'after_warmup'
@@ -76,6 +78,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.train.total_epochs = config_dict.placeholder(float)
   c.train.accumulate = 1  # Microbatches per step.
   c.train.ema_decay = config_dict.placeholder(float)
+  c.train.final_ema_decay = config_dict.placeholder(float)  # By cosine.
   c.train.nonfinite_limit = 10  # Bad steps in a row before the run stops.
   c.train.checkpoint_percent = 10.0
   c.train.keep = 2  # Newest checkpoints that stay.

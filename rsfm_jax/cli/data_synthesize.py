@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='mean cloud share; default 0.25 with several dates, else 0',
   )
   add(
+    '--coarse',
+    default='',
+    metavar='SENSOR=N,...',
+    help='sensors whose pixels are N times larger, by averaging; with --dates '
+    'these alone have a series',
+  )
+  add(
     '--change',
     action='store_true',
     help='add the same place later, and where its land cover changed',
@@ -69,7 +76,22 @@ def options_of(args: argparse.Namespace) -> samples.Options:
     pair='change' if args.change else 'none',
     frames=args.sequence,
     cloudiness=clouds,
+    coarse=_factors(args.coarse),
   )
+
+
+def _factors(text: str) -> dict[str, int]:
+  """'a=8,b=4' -> {'a': 8, 'b': 4}."""
+  factors = {}
+  for part in filter(None, (part.strip() for part in text.split(','))):
+    name, _, factor = part.partition('=')
+    if not factor.strip().isdecimal() or name.strip() in factors:
+      raise ValueError(
+        f'--coarse {text}: {part!r} must be SENSOR=N, each sensor once, e.g. '
+        'sentinel2_skysense=8.'
+      )
+    factors[name.strip()] = int(factor)
+  return factors
 
 
 def run(args: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ def train(config, workdir: pathlib.Path) -> None:
     with hosts.together():
       found = compose.data(config)
       total = compose.total_steps(config, found)
-      planned = training.plan(config, total_steps=total)
+      planned = training.plan(config, total_steps=total, found=found)
     log.info(
       '%s parameters, %d images per step, %d steps',
       f'{trees.count(planned.built.abstract):,}',

@@ -1,30 +1,28 @@
 """A run's step and state on a mesh, planned before a byte of it exists."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import config_dict
 
 from rsfm_jax.cli import compose
+from rsfm_jax.cli.systems import found as found_lib
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
 from rsfm_jax.core import rng
+from rsfm_jax.core import schedules
 from rsfm_jax.core import trees
-from rsfm_jax.models import accounting
 from rsfm_jax.models import build
 from rsfm_jax.models import partition
-from rsfm_jax.objectives import simmim
-from rsfm_jax.sensors import catalogue
 from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.sharding import state as states
 from rsfm_jax.train import optim
 from rsfm_jax.train import step as steps
 
-# Backward costs two forward passes; recomputation is not counted.
-_TRAIN_PER_FORWARD = 3
+# Where the heads of an objective stand among the parameters.
+HEADS = 'objective'
 # Schedules are constants of the program: their length changes no cost.
 _UNKNOWN_STEPS = 100_000
 
@@ -45,7 +43,7 @@ class Training(NamedTuple):
   """
 
   built: build.Model
-  objective: simmim.SimMIM
+  objective: Any
   mesh: jax.sharding.Mesh
   plan: states.Plan
   step_fn: steps.Step
@@ -77,6 +75,7 @@ def plan(
   config: config_dict.ConfigDict,
   *,
   total_steps: int,
+  found: found_lib.Data | None = None,
   mesh_sizes: Mapping[str, int] | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> Training:
@@ -85,6 +84,7 @@ def plan(
   Args:
     config: as of `configs/pretrain`.
     total_steps: where the schedules end.
+    found: the run's data; None where only shapes matter.
     mesh_sizes: instead of those of `config.mesh`.
     devices: instead of `jax.devices()`; those of an ahead-of-time topology
       serve too.
@@ -95,30 +95,45 @@ def plan(
   sizes = config.mesh.to_dict()
   kind = sizes.pop('placement')
   mesh = meshes.make_mesh(**(sizes | dict(mesh_sizes or {})), devices=devices)
-  built = compose.model(config)
-  counts = images_per_step(config)
+  system, built = compose.system(config), compose.model(config)
+  counts = system.images_per_step(config)
   micro = {s: n // config.train.accumulate for s, n in counts.items()}
   placement = partition.placement(built.spec, mesh, micro, kind=kind)
-  objective = compose.objective(config, built, placement)
-  batch = abstract_batch(built.spec, counts, mesh)
+  objective = compose.objective(
+    config, built, placement=placement, total_steps=total_steps, found=found
+  )
+  batch = system.abstract_batch(config, built.spec, mesh)
   meshes.check_batch(batch, mesh)
   images = sum(counts.values())
   spec = compose.optimizer(config, total_steps=total_steps, batch_size=images)
-  tx = optim.make(spec, built.abstract, global_batch=images)
-  ema_decay = config.train.ema_decay
+
+  def create(key: jax.Array) -> tuple[trees.Tree, trees.Tree]:
+    heads, extra = objective.init(key)
+    return built.init(key) | ({HEADS: heads} if heads else {}), extra
+
+  seed = rng.named(rng.key_for(config.seed), 'init')
+  params, extra = jax.eval_shape(create, seed)
+  tx = optim.make(spec, params, global_batch=images)
+  ema_decay = _ema_decay(config, total_steps)
+
+  def init(key: jax.Array) -> trees.Tree:
+    params, extra = create(key)
+    return steps.init_state(
+      optim.stored(params, spec), extra, tx, ema=ema_decay is not None
+    )
+
   state = states.plan(
-    lambda key: steps.init_state(
-      optim.stored(built.init(key), spec), {}, tx, ema=ema_decay is not None
-    ),
-    rng.named(rng.key_for(config.seed), 'init'),
+    init,
+    seed,
     mesh=mesh,
-    rules=partition.rules(built.spec, placement),
+    rules=partition.rules(params, placement, extra=extra),
   )
   step = steps.make_train_step(
     objective.loss,
     tx,
     accumulate=config.train.accumulate,
     ema_decay=ema_decay,
+    after_update=objective.after_update,
   )
   return Training(
     built=built,
@@ -129,8 +144,19 @@ def plan(
     batch=batch,
     key=jax.eval_shape(lambda: rng.key_for(config.seed)),
     images=images,
-    flops=_TRAIN_PER_FORWARD
-    * sum(n * accounting.flops(built.spec, s) for s, n in counts.items()),
+    flops=system.flops(config, built.spec),
+  )
+
+
+def _ema_decay(
+  config: config_dict.ConfigDict, total_steps: int
+) -> float | Callable[[jax.Array], jax.Array] | None:
+  """A constant, a function of the step, or None for no moving average."""
+  start, end = config.train.ema_decay, config.train.final_ema_decay
+  if start is None or end is None:
+    return start
+  return lambda step: schedules.cosine(
+    step, start=start, end=end, steps=total_steps
   )
 
 
@@ -138,34 +164,3 @@ def abstract(config: config_dict.ConfigDict, **options: Any) -> Training:
   """`plan` where nobody knows the stores, so epochs cannot be counted."""
   total = config.train.total_steps or _UNKNOWN_STEPS
   return plan(config, total_steps=total, **options)
-
-
-def images_per_step(config: config_dict.ConfigDict) -> dict[str, int]:
-  """{sensor: images of a global batch}, in the model's order."""
-  counts = dict.fromkeys(config.model.sensors, 0)
-  for section in config.data.streams.values():
-    for sensor in section.sensors:
-      counts[sensor] += section.batch_size
-  return {sensor: count for sensor, count in counts.items() if count}
-
-
-def abstract_batch(
-  spec: Any, counts: Mapping[str, int], mesh: jax.sharding.Mesh
-) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-  """What the pipeline yields for a global batch, with shardings."""
-  sharding = meshes.batch_sharding(mesh)
-
-  def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-  side = spec.image_size
-  out = {}
-  for sensor, count in counts.items():
-    bands = len(catalogue.get(sensor).bands)
-    out[sensor] = {
-      'image': array((count, side, side, bands), jnp.float32),
-      'band_valid': array((count, bands), jnp.bool_),
-      'pixel_valid': array((count, side, side), jnp.bool_),
-      'valid': array((count,), jnp.bool_),
-    }
-  return out

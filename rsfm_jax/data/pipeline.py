@@ -8,7 +8,7 @@ threads and worker processes, and a resume needs only the step. That
 holds because every transform is one-to-one: filter when packing, never here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any, Literal, NamedTuple, get_args
@@ -103,8 +103,75 @@ def batches(
   parts = [_host_batches(stream, seed=seed, share=share) for stream in streams]
   length = min(map(len, parts))
   ds = grain.experimental.ZipMapDataset([part[:length] for part in parts])
-  ds = ds.map(_merge)[step:]
-  ds = ds.to_iter_dataset(
+  return read(ds.map(_merge), step=step, workers=workers, threads=threads)
+
+
+def endless(
+  records: Any,
+  transform: Callable[[Any, np.random.Generator], Any],
+  *,
+  names: Sequence[str],
+  number: int,
+  seed: int,
+) -> grain.MapDataset:
+  """A source shuffled anew every epoch and transformed, by global index.
+
+  Args:
+    records: Grain source of samples.
+    transform: `(sample, rng) -> arrays`, rng a function of the position.
+    names: sensors of the stream; they name its randomness, so that another
+      stream or a further source moves nothing else.
+    number: of the source within the stream.
+    seed: of the run.
+  """
+  name = zlib.crc32('/'.join(names).encode())
+  order, noise = np.random.SeedSequence([seed, name, number]).generate_state(2)
+  ds = grain.MapDataset.source(records).shuffle(seed=int(order)).repeat()
+  return ds.random_map(transform, seed=int(noise))
+
+
+def host_batches(
+  sources: Sequence[grain.MapDataset],
+  weights: Sequence[float],
+  *,
+  names: Sequence[str],
+  batch_size: int,
+  share: shares.Share,
+) -> grain.MapDataset:
+  """Element s is this host's share of the stream's batch of step s.
+
+  Args:
+    sources: endless, of one form.
+    weights: how often each is drawn, relative to the others.
+    names: sensors of the stream, for messages.
+    batch_size: rows of the global batch.
+    share: blocks of rows that are read.
+
+  Raises:
+    ValueError: blocks that do not divide the batch, or weights.
+  """
+  if batch_size % share.of or not set(share.parts) <= set(range(share.of)):
+    raise ValueError(
+      f'batch_size={batch_size} of {tuple(names)} must be a multiple of the '
+      f'{share.of} blocks that it is cut into, and {share.parts} must be some '
+      'of them.'
+    )
+  if not sources or min(weights) <= 0:
+    raise ValueError(f'{tuple(names)} needs sources of positive weight.')
+  order = grain.MapDataset.mix(list(sources), list(weights))
+  blocks = order.batch(batch_size // share.of, drop_remainder=True)
+  end = len(blocks) // share.of * share.of
+  parts = [blocks[part : end : share.of] for part in share.parts]
+  if len(parts) == 1:
+    return parts[0]
+  return grain.experimental.ZipMapDataset(parts).map(_concatenated)
+
+
+def read(
+  ds: grain.MapDataset, *, step: int, workers: int, threads: int
+) -> Iterator[Any]:
+  """Elements from `step` on, made ahead in threads or worker processes."""
+  ds = ds[step:].to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
   )
   if workers:
@@ -167,7 +234,23 @@ def evaluation_batches(
     stop = start + batch_size
     part |= {name: values[start:stop] for name, values in rows.items()}
     part['valid'] = np.ones(len(part['index']), bool)
-    yield {sensor.name: _pad(part, batch_size)}
+    yield {sensor.name: pad(part, batch_size, fill={'index': -1})}
+
+
+def pad(
+  arrays: Mapping[str, np.ndarray], rows: int, *, fill: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+  """Arrays [B, ...] filled up to `rows`: with zeros, or with `fill` by name."""
+  return {
+    name: np.pad(
+      values,
+      [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1),
+      constant_values=fill.get(name, 0),
+    )
+    if len(values) < rows
+    else values
+    for name, values in arrays.items()
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,37 +310,22 @@ class _Fitted:
 def _host_batches(
   stream: Stream, *, seed: int, share: shares.Share
 ) -> grain.MapDataset:
-  """Element s is this host's share of the stream's batch of step s."""
-  if stream.batch_size % share.of or not set(share.parts) <= set(
-    range(share.of)
-  ):
-    raise ValueError(
-      f'batch_size={stream.batch_size} of {stream.names} must be a multiple '
-      f'of the {share.of} blocks that it is cut into, and {share.parts} must '
-      'be some of them.'
-    )
   sources = [Source(*source) for source in stream.sources]
-  if not sources or min(source.weight for source in sources) <= 0:
-    raise ValueError(f'{stream.names} needs sources of positive weight.')
-  order = grain.MapDataset.mix(
+  return host_batches(
     [
       _endless(stream, source, seed=seed, number=number)
       for number, source in enumerate(sources)
     ],
     [source.weight for source in sources],
+    names=stream.names,
+    batch_size=stream.batch_size,
+    share=share,
   )
-  blocks = order.batch(stream.batch_size // share.of, drop_remainder=True)
-  end = len(blocks) // share.of * share.of
-  read = [blocks[part : end : share.of] for part in share.parts]
-  if len(read) == 1:
-    return read[0]
-  return grain.experimental.ZipMapDataset(read).map(_concatenated)
 
 
 def _endless(
   stream: Stream, source: Source, *, seed: int, number: int
 ) -> grain.MapDataset:
-  """A source shuffled anew every epoch and augmented, by global index."""
   adapters = tuple(
     adapt.Adapter.of(
       source.store,
@@ -267,12 +335,13 @@ def _endless(
     )
     for sensor in stream.sensors
   )
-  # By name, so that another stream or a further source moves nothing else.
-  name = zlib.crc32('/'.join(stream.names).encode())
-  order, noise = np.random.SeedSequence([seed, name, number]).generate_state(2)
-  ds = grain.MapDataset.source(source.store.source(source.split))
-  ds = ds.shuffle(seed=int(order)).repeat()
-  return ds.random_map(_Augment(adapters, stream.crop), seed=int(noise))
+  return endless(
+    source.store.source(source.split),
+    _Augment(adapters, stream.crop),
+    names=stream.names,
+    number=number,
+    seed=seed,
+  )
 
 
 def _concatenated(parts: Sequence[Batch]) -> Batch:
@@ -290,18 +359,3 @@ def _merge(parts: Sequence[Batch]) -> Batch:
   for arrays in batch.values():
     arrays['valid'] = np.ones(len(arrays['image']), bool)
   return batch
-
-
-def _pad(arrays: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-  """Fills up to `rows` with zeros, `index` with -1."""
-  missing = rows - len(arrays['valid'])
-  if not missing:
-    return dict(arrays)
-  return {
-    name: np.pad(
-      values,
-      [(0, missing)] + [(0, 0)] * (values.ndim - 1),
-      constant_values=-1 if name == 'index' else 0,
-    )
-    for name, values in arrays.items()
-  }

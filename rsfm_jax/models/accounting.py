@@ -1,5 +1,6 @@
 """Parameters, active parameters, FLOPs and bytes, without allocating."""
 
+from collections.abc import Mapping
 import dataclasses
 import math
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from rsfm_jax.core import trees
 from rsfm_jax.models import build
 from rsfm_jax.models import ringmoe
+from rsfm_jax.models import skysense_v2_spec
 
 
 def report(spec: ringmoe.RingMoESpec) -> dict[str, Any]:
@@ -75,3 +77,73 @@ def flops(spec: ringmoe.RingMoESpec, sensor: str) -> int:
     if stage + 1 < len(spec.depths):
       macs += tokens // 4 * 8 * dim**2
   return 2 * math.floor(macs)
+
+
+def skysense_flops(
+  spec: skysense_v2_spec.SkySenseV2Spec,
+  sides: Mapping[str, int],
+  *,
+  dates: Mapping[str, int] | None = None,
+) -> int:
+  """Forward FLOPs of one sample: trunk of every sensor and date, and fusion.
+
+  Products of matrices alone, 2 FLOPs per multiply-add, K experts per token.
+
+  Args:
+    spec: of the model.
+    sides: {sensor: pixels of a side}.
+    dates: {sensor: T}; 1 for those that are not named.
+  """
+  dates, macs, grids = dates or {}, 0, {}
+  for sensor, side in sides.items():
+    grids[sensor] = side // spec.stride(sensor)
+    macs += dates.get(sensor, 1) * _trunk_macs(spec, sensor, side)
+  if spec.fusion_depth:
+    macs += _fusion_macs(spec, grids, dates)
+  return 2 * math.floor(macs)
+
+
+def _trunk_macs(
+  spec: skysense_v2_spec.SkySenseV2Spec, sensor: str, side: int
+) -> float:
+  grid = side // spec.patch_size
+  pixels = spec.patch_size**2 * spec.of('channels', sensor)
+  macs, block = grid**2 * pixels * spec.embed_dim, 0
+  for stage, depth in enumerate(spec.depths):
+    dim = spec.dim(stage)
+    if stage:
+      halved = spec.of('reduces', sensor)[stage - 1]
+      grid = grid // 2 if halved else grid
+      macs += grid**2 * (4 if halved else 1) * (dim // 2) * dim
+    tokens, seen = grid**2, min(spec.window, grid) ** 2
+    if skysense_v2_spec.is_global(spec, stage):
+      tokens = seen = tokens + spec.prompts
+    ffn = 2 * dim * int(dim * spec.mlp_ratio)
+    for _ in range(depth):
+      routed = block in spec.routed
+      per_token = 4 * dim**2 + 2 * seen * dim
+      per_token += ffn * (min(spec.choices, spec.experts) if routed else 1)
+      per_token += spec.experts * dim if routed else 0
+      macs += tokens * per_token
+      block += 1
+  return macs
+
+
+def _fusion_macs(
+  spec: skysense_v2_spec.SkySenseV2Spec,
+  grids: Mapping[str, int],
+  dates: Mapping[str, int],
+) -> float:
+  """Projections, upsampling to the finest grid, layers over the dates."""
+  dim, finest = spec.fusion_dim, max(grids.values())
+  macs, length = 0, 1  # The learnt token.
+  for sensor, grid in grids.items():
+    count = dates.get(sensor, 1)
+    length += count
+    macs += count * grid**2 * spec.dim(-1) * dim
+    if finest > grid:
+      macs += count * finest**2 * dim**2
+  per_token = (
+    4 * dim**2 + 2 * length * dim + 2 * dim * int(dim * spec.mlp_ratio)
+  )
+  return macs + spec.fusion_depth * finest**2 * length * per_token

@@ -4,6 +4,7 @@ from typing import Any
 
 from rsfm_jax.core import choices
 from rsfm_jax.models import ringmoe
+from rsfm_jax.models import skysense_v2
 
 # `giant` is the published 14.7 B model (RingMoE's public configuration:
 # 192 px, patch 4, window 12, every expert at ratio 4). The others are ours:
@@ -47,6 +48,52 @@ RINGMOE: dict[str, dict[str, Any]] = {
   ),
 }
 
+# `huge` is the paper's (arXiv 2507.13812, section 4.1; tables of positions, and
+# that crops have 512 and 16 px, are defaults). The others are ours: heads of 32
+# channels and a third to all of the blocks, as in the paper.
+SKYSENSE_V2: dict[str, dict[str, Any]] = {
+  'tiny': dict(
+    image_sizes=(64, 8, 8),
+    patch_size=2,
+    embed_dim=32,
+    depths=(2, 2, 4, 2),
+    heads=(1, 2, 4, 8),
+    experts=4,
+    moe_layers=4,
+    fusion_dim=64,
+    fusion_depth=2,
+    fusion_heads=2,
+    prototypes_dim=32,
+    init_std=None,
+  ),
+  'small': dict(
+    image_sizes=(512, 16, 16),
+    embed_dim=96,
+    depths=(2, 2, 6, 2),
+    heads=(3, 6, 12, 24),
+    moe_layers=4,
+    fusion_dim=384,
+    fusion_depth=6,
+    fusion_heads=6,
+    prototypes_dim=192,
+  ),
+  'base': dict(
+    image_sizes=(512, 16, 16),
+    embed_dim=128,
+    heads=(4, 8, 16, 32),
+    fusion_dim=768,
+    fusion_depth=12,
+    fusion_heads=12,
+    prototypes_dim=384,
+  ),
+  'huge': dict(
+    image_sizes=(512, 16, 16),
+    embed_dim=352,
+    heads=(11, 22, 44, 88),
+    position_grids=(32, 16),
+  ),
+}
+
 
 def ringmoe_spec(size: str, **changes: Any) -> ringmoe.RingMoESpec:
   """The spec of a named size with some fields changed.
@@ -56,3 +103,13 @@ def ringmoe_spec(size: str, **changes: Any) -> ringmoe.RingMoESpec:
   """
   choices.check(size, RINGMOE, key='model.size')
   return ringmoe.RingMoESpec(**(RINGMOE[size] | changes))
+
+
+def skysense_v2_spec(size: str, **changes: Any) -> skysense_v2.SkySenseV2Spec:
+  """The spec of a named size with some fields changed.
+
+  Raises:
+    ValueError: an unknown size.
+  """
+  choices.check(size, SKYSENSE_V2, key='model.size')
+  return skysense_v2.SkySenseV2Spec(**(SKYSENSE_V2[size] | changes))

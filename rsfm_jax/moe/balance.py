@@ -60,6 +60,72 @@ def z_loss(logits: Array) -> Array:
   return jnp.square(jax.nn.logsumexp(logits, axis=-1)).mean()
 
 
+class Demand(NamedTuple):
+  """Sums over tokens, which add up over sensors, groups and devices.
+
+  Attributes:
+    importance: of the probabilities without noise, f32[E].
+    load: of the probability that a token would choose the expert if the noise
+      were drawn again; without noise, of the choices, f32[E].
+  """
+
+  importance: Array
+  load: Array
+
+
+def demand(
+  logits: Array,
+  noise: Array | None,
+  *,
+  choices: int,
+  std: float,
+  weight: Array | None = None,
+) -> Demand:
+  """What tokens ask of the experts (Shazeer et al. 2017; V-MoE, appendix A).
+
+  Args:
+    logits: f32[N, E], without noise.
+    noise: f32[N, E], what was added before the choice, or None.
+    choices: K.
+    std: standard deviation of the noise.
+    weight: f32[N], 0 for tokens that do not count.
+
+  Returns:
+    Sums with gradients, but for the load of a choice without noise.
+  """
+  probs = jax.nn.softmax(logits, axis=-1)
+  noisy = logits if noise is None else logits + noise
+  threshold = jax.lax.top_k(noisy, choices)[0][:, -1:]
+  if noise is None or not std:
+    load = (jax.lax.stop_gradient(noisy) >= threshold).astype(jnp.float32)
+    load = jax.lax.stop_gradient(load)
+  else:
+    load = jax.scipy.special.ndtr((logits - threshold) / std)
+  if weight is not None:
+    probs, load = probs * weight[:, None], load * weight[:, None]
+  return Demand(probs.sum(0), load.sum(0))
+
+
+def variation(sums: Array) -> Array:
+  """Squared coefficient of variation over the experts, f32[..., E] -> [...].
+
+  (std / mean)^2 with the deviation of a population: 0 at balance, E - 1 when
+  one expert has it all, and 0 where nothing was counted.
+  """
+  mean = sums.mean(-1, keepdims=True)
+  safe = jnp.where(mean > 0, mean, 1)
+  return jnp.square(jnp.where(mean > 0, sums / safe - 1, 0)).mean(-1)
+
+
+def demand_loss(total: Demand) -> Array:
+  """Half the importance loss and half the load loss, of any leading axes.
+
+  V-MoE's auxiliary loss and, but for its unbiased variance, the one of
+  Swin-MoE (`IS_GSHARD_LOSS: False`).
+  """
+  return (variation(total.importance) + variation(total.load)) / 2
+
+
 def usage(
   routing: routing_lib.Routing,
   dropped: Array,

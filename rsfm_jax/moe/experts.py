@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rsfm_jax.moe import balance
 from rsfm_jax.moe import dispatch
@@ -17,6 +18,7 @@ from rsfm_jax.nn import linear
 from rsfm_jax.nn import remat
 
 Array = jax.Array
+P = PartitionSpec
 Engine = Literal['capacity', 'dropless', 'oracle']
 
 # MindSpore's Dense default, which RingMoE's routers keep.
@@ -42,6 +44,8 @@ class Options(NamedTuple):
       chips, d 1408), so 1 is the default.
     buffer_factor: dropless rows that a device can receive, relative to what
       it sends; beyond that they are dropped. None has room for all devices'.
+    gate_noise: the layer adds normal noise of this over E to the logits in
+      training; see `layer.MoE`.
   """
 
   engine: Engine = 'capacity'
@@ -52,6 +56,7 @@ class Options(NamedTuple):
   balance_scale: float | None = None
   chunks: int = 1
   buffer_factor: float | None = None
+  gate_noise: float = 0.0
 
 
 class Weights(NamedTuple):
@@ -71,6 +76,34 @@ class Weights(NamedTuple):
   w_out: Array
   b_out: Array
 
+  @classmethod
+  def specs(cls, sets: str | None, of: str | None, rows: 'Rows') -> 'Weights':
+    """How they come to a device: sets and experts over these mesh axes."""
+    return cls(
+      P(sets),
+      P(sets, of, rows[0], 'tensor'),
+      P(sets, of, 'tensor'),
+      P(sets, of, ('tensor', *rows[1])),
+      P(sets, of),
+    )
+
+  def whole(self, rows: 'Rows') -> 'Weights':
+    """Gathers the rows that were cut."""
+    return self._replace(
+      w_in=gather(self.w_in, 2, rows[0]), w_out=gather(self.w_out, 2, rows[1])
+    )
+
+
+# Mesh axes over which the rows of (w_in, w_out) are cut, () where they are not.
+Rows = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def gather(w: Array, dim: int, over: tuple[str, ...]) -> Array:
+  """Inside `shard_map`: all of a dimension that is cut over mesh axes."""
+  if not over:
+    return w
+  return jax.lax.all_gather(w, over, axis=dim, tiled=True)
+
 
 class Routed(NamedTuple):
   """Tokens that know their experts and may be on their way.
@@ -84,6 +117,7 @@ class Routed(NamedTuple):
     rows: what this device's experts have to compute, a [P, rows, D] for each
       chunk.
     trip: how sorted rows travelled; None where they did not.
+    logits: f32[N, E] without noise.
   """
 
   balance: Array
@@ -93,6 +127,7 @@ class Routed(NamedTuple):
   plan: dispatch.Plan | None
   rows: tuple[Array, ...]
   trip: ragged_exchange.Trip | None = None
+  logits: Array | None = None
 
 
 class RoutedExperts(nnx.Module):
@@ -150,13 +185,18 @@ def send(
   options: Options,
   axes: expert_parallel.Axes = expert_parallel.LOCAL,
   pool: Callable[[Array], Array] | None = None,
+  *,
+  noise: Array | None = None,
+  valid: Array | None = None,
 ) -> Routed:
   """Routes tokens and sends them to the devices of their experts.
 
   x: [N, D]. What follows in the program runs while they travel. `pool`: see
-  `balance.balance_loss`.
+  `balance.balance_loss`; `noise`: f32[N, E], added to the logits before they
+  decide; `valid`: see `routing.route`.
   """
-  logits = router_logits(x, weights.router, groups)
+  clean = router_logits(x, weights.router, groups)
+  logits = clean if noise is None else clean + noise
   experts, here = weights.router.shape[-1], weights.w_in.shape[1]
   choices = min(options.choices, experts)
   routing = routing_lib.route(
@@ -165,6 +205,7 @@ def send(
     choices=choices,
     gate=options.gate,
     priority=options.priority,
+    valid=valid,
   )
   scale = options.balance_scale or experts
   losses = (
@@ -172,8 +213,9 @@ def send(
     balance.z_loss(logits),
   )
   dropped = jnp.zeros(routing.expert.shape, bool)
+  routed = Routed(*losses, routing, dropped, None, (), logits=clean)
   if options.engine == 'oracle':
-    return Routed(*losses, routing, dropped, None, ())
+    return routed
   if options.engine == 'dropless':
     plan = dispatch.dropless(
       routing,
@@ -182,7 +224,7 @@ def send(
       sets=weights.router.shape[0],
       columns=experts // here,
     )
-    sent = Routed(*losses, routing, dropped, plan, (plan.dispatch(x),))
+    sent = routed._replace(plan=plan, rows=(plan.dispatch(x),))
     return sent if plan.columns == 1 else _send_sorted(sent, options, axes)
   capacities = [
     routing_lib.capacity(
@@ -202,7 +244,9 @@ def send(
   )
   parts = jnp.split(plan.dispatch(x), plan.chunks, axis=1)
   rows = tuple(remat.kept(axes.send(part)) for part in parts)
-  return Routed(*losses, routing, routing.position >= limit, plan, rows)
+  return routed._replace(
+    dropped=routing.position >= limit, plan=plan, rows=rows
+  )
 
 
 def _send_sorted(

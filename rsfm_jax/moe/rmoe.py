@@ -206,15 +206,7 @@ class Weights(NamedTuple):
   def specs(self, kind: expert_parallel.Kind, cuts: 'Cuts') -> 'Weights':
     """How each weight comes to a device; those of `models.partition`."""
 
-    def routed(sets: str | None, of: str | None) -> experts.Weights:
-      return experts.Weights(
-        P(sets),
-        P(sets, of, cuts.routed[0], 'tensor'),
-        P(sets, of, 'tensor'),
-        P(sets, of, ('tensor', *cuts.routed[1])),
-        P(sets, of),
-      )
-
+    routed = functools.partial(experts.Weights.specs, rows=cuts.routed)
     special = ('expert', None) if kind == 'sensor' else (None, 'expert')
     w_in = P(None, cuts.shared[0], 'tensor')
     w_out = P(None, ('tensor', *cuts.shared[1]))
@@ -227,19 +219,8 @@ class Weights(NamedTuple):
   def whole(self, cuts: 'Cuts') -> 'Weights':
     """Gathers what `cuts` cut: gradients are scattered, never all-reduced."""
 
-    def gather(w: Array, dim: int, over: tuple[str, ...]) -> Array:
-      return (
-        w if not over else jax.lax.all_gather(w, over, axis=dim, tiled=True)
-      )
-
-    def routed(w: experts.Weights | None) -> experts.Weights | None:
-      if w is None:
-        return None
-      return w._replace(
-        w_in=gather(w.w_in, 2, cuts.routed[0]),
-        w_out=gather(w.w_out, 2, cuts.routed[1]),
-      )
-
+    gather = experts.gather
+    routed = lambda w: None if w is None else w.whole(cuts.routed)
     w_in, b_in, w_out, b_out = self.shared
     w_in = gather(w_in, 1, cuts.shared[0])
     w_out = gather(w_out, 1, cuts.shared[1])

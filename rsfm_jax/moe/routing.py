@@ -126,6 +126,7 @@ def route(
   choices: int = 1,
   gate: Gate = 'prob',
   priority: Priority = 'first_come',
+  valid: Array | None = None,
 ) -> Routing:
   """Softmax over the experts, then the `choices` most probable ones.
 
@@ -141,6 +142,8 @@ def route(
       is the order of the batch; 'batch' is the order of the largest
       probability (V-MoE's batch priority routing); 'random' is an order by
       the bits of the logits, another one at every step.
+    valid: bool[N], tokens that count; the others come after all of their
+      group, so that they take no slot that one of these could have.
 
   Returns:
     The routing; positions are counted before anything is dropped.
@@ -161,7 +164,9 @@ def route(
     weight = jnp.ones_like(weight)
   elif gate == 'normalised':
     weight = weight / (weight.sum(-1, keepdims=True) + 1e-9)
-  order = None if priority == 'first_come' else _order(probs, groups, priority)
+  order = None
+  if priority != 'first_come' or valid is not None:
+    order = _order(probs, groups, priority, valid)
   experts = logits.shape[-1]
   position, counts = positions(expert, groups, experts=experts, order=order)
   return Routing(expert, weight, position, counts, probs)
@@ -223,18 +228,27 @@ def _chosen_backward(saved, dy):
 _chosen.defvjp(_chosen_forward, _chosen_backward)
 
 
-def _order(probs: Array, groups: TokenGroups, priority: Priority) -> Array:
+def _order(
+  probs: Array,
+  groups: TokenGroups,
+  priority: Priority,
+  valid: Array | None = None,
+) -> Array:
   """Tokens of each group by falling priority: i32[N], a permutation."""
-  if priority == 'batch':
+  tokens = jnp.arange(groups.tokens, dtype=jnp.int32)
+  if priority == 'first_come':
+    rank = tokens
+  elif priority == 'batch':
     rank = -probs.max(-1)
   else:
     bits = jax.lax.bitcast_convert_type(probs.max(-1), jnp.uint32)
     rank = bits * jnp.uint32(2654435769)  # Fibonacci hashing.
   index = np.repeat(np.arange(len(groups.sizes)), groups.sizes)
-  tokens = jnp.arange(groups.tokens, dtype=jnp.int32)
   rank = jax.lax.stop_gradient(rank)
   keys = (jnp.asarray(index, jnp.int32), rank, tokens)
-  return jax.lax.sort(keys, num_keys=2)[-1]
+  if valid is not None:
+    keys = (keys[0], (~valid).astype(jnp.int32), *keys[1:])
+  return jax.lax.sort(keys, num_keys=len(keys) - 1)[-1]
 
 
 def positions(

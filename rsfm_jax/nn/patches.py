@@ -1,12 +1,16 @@
 """Patch embedding, patch merging and their inverse, depth to space."""
 
+from typing import Literal
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from rsfm_jax.core import choices
 from rsfm_jax.nn import linear
 
 Array = jax.Array
+Merge = Literal['reduce', 'keep']
 
 
 def space_to_depth(x: Array, block: int) -> Array:
@@ -92,3 +96,44 @@ class PatchMerging(nnx.Module):
     x = x.reshape(b, h // 2, 2, w // 2, 2, d)
     x = x.transpose(0, 1, 3, 4, 2, 5).reshape(b, h // 2, w // 2, 4 * d)
     return self.norm(x @ self.kernel[...].astype(x.dtype))
+
+
+class AdaptivePatchMerging(nnx.Module):
+  """Doubles the width and halves the grid, or keeps it, by one kernel.
+
+  'reduce': LN(sum over a, b of x[2i+a, 2j+b] W[a, b]). 'keep':
+  LN(x[i, j] W'), W' the mean of W over a and b, which needs no other weights
+  (SkySense V2, section 3.1 and Fig. 3). On a constant image the products
+  differ by exactly 4, which the norm after them removes. Where the norm
+  stands, its eps and that there is no bias are NOT FOUND in the paper:
+  SkySense v1's post-norm with eps 1e-5 is the default here.
+  """
+
+  def __init__(
+    self,
+    dim: int,
+    *,
+    key: Array,
+    std: float | None = linear.DEFAULT_STD,
+  ):
+    if std is None:
+      std = (4 * dim) ** -0.5
+    shape = (2, 2, dim, 2 * dim)
+    self.kernel = nnx.Param(linear.truncated_normal(key, shape, std))
+    self.norm = linear.LayerNorm(2 * dim, eps=1e-5)
+
+  def __call__(self, x: Array, mode: Merge) -> Array:
+    """x: [B, H, W, D] -> [B, H/2, W/2, 2D], or [B, H, W, 2D] for 'keep'.
+
+    Raises:
+      ValueError: 'reduce' and an odd height or width.
+    """
+    choices.check(mode, ('reduce', 'keep'), key='mode of a merging')
+    kernel = self.kernel[...]
+    if mode == 'keep':
+      return self.norm(x @ kernel.mean((0, 1)).astype(x.dtype))
+    _, h, w, d = x.shape
+    if h % 2 or w % 2:
+      raise ValueError(f'A grid of {h} x {w} tokens cannot be halved.')
+    flat = kernel.reshape(4 * d, 2 * d).astype(x.dtype)
+    return self.norm(space_to_depth(x, 2) @ flat)

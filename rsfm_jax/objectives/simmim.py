@@ -127,6 +127,17 @@ class SimMIM:
   spec: SimMIMSpec
   encode: Encoder
 
+  def init(self, key: Array) -> tuple[Tree, Tree]:
+    """Neither parameters nor state beside the model's."""
+    del key
+    return {}, {}
+
+  def after_update(
+    self, params: Tree, extra: Tree, aux: Tree, step: Array
+  ) -> Tree:
+    del params, aux, step
+    return extra
+
   def masks(self, batch: Batch, key: Array) -> dict[str, Array]:
     """bool[B, u, u] per sensor; independent of which others are present."""
     out = {}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from rsfm_jax.core import choices
+from rsfm_jax.core import schedules
 from rsfm_jax.core import trees
 
 Kind = Literal['adamw', 'adafactor']
@@ -142,7 +143,7 @@ def schedule(spec: OptimSpec, *, global_batch: int | None = None) -> Schedule:
   def learning_rate(step):
     step = jnp.asarray(step, jnp.float32)
     warm = first + (peak - first) * step / max(spec.warmup_steps, 1)
-    after = cosine(
+    after = schedules.cosine(
       step - begin, start=peak, end=low, steps=spec.total_steps - begin
     )
     return jnp.where(step < spec.warmup_steps, warm, after)
@@ -155,17 +156,9 @@ def decay_schedule(spec: OptimSpec) -> Schedule:
   end = spec.final_weight_decay
   if end is None:
     return lambda step: spec.weight_decay
-  return lambda step: cosine(
+  return lambda step: schedules.cosine(
     step, start=spec.weight_decay, end=end, steps=spec.total_steps
   )
-
-
-def cosine(
-  step: jax.Array | int, *, start: float, end: float, steps: int
-) -> jax.Array:
-  """Half a cosine from `start` at step 0 to `end` at `steps`, then `end`."""
-  done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
-  return end + 0.5 * (start - end) * (1.0 + jnp.cos(jnp.pi * done))
 
 
 def global_norm(tree: trees.Tree) -> jax.Array:

@@ -37,3 +37,21 @@ def test_defaults_are_ringmoe_and_clear_skies():
 def test_an_unknown_sensor_is_named_with_a_suggestion():
   with pytest.raises(ValueError, match='sar_l1'):
     data_synthesize.options_of(_args('--out', 'x', '--sensors', 'sar_l'))
+
+
+def test_coarse_sensors_are_named_with_their_factor(tmp_path):
+  args = _args(
+    *('--out', str(tmp_path / 's'), '--samples', '2', '--size', '32'),
+    *('--workers', '0', '--sensors', 'opt,sentinel1_grd', '--dates', '2'),
+    *('--coarse', 'sentinel1_grd=8'),
+  )
+  assert data_synthesize.run(args) == 0
+  read = stores.Store(tmp_path / 's').read(1)
+  assert read['opt/image'].shape == (32, 32, 3)
+  assert read['sentinel1_grd/series'].shape == (2, 4, 4, 2)
+
+
+@pytest.mark.parametrize('text', ['opt', 'ms=x', 'ms=2,ms=4', 'ms=-2'])
+def test_a_factor_that_cannot_be_read_is_an_error(text):
+  with pytest.raises(ValueError, match='SENSOR=N'):
+    data_synthesize.options_of(_args('--out', 'x', '--coarse', text))

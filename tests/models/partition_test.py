@@ -42,7 +42,7 @@ def test_a_block_takes_its_weights_as_the_rules_store_them(kind, sizes_):
     spec, mesh, {s: 16 for s in spec.sensors}, kind=kind
   )
   params = build.build(spec).abstract
-  stored = trees.flatten(rules.specs(params, partition.rules(spec, found)))
+  stored = trees.flatten(rules.specs(params, partition.rules(params, found)))
   leaves = trees.flatten(params)
 
   def first(name):  # Of the layers that a scan runs over.

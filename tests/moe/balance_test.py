@@ -110,3 +110,20 @@ def test_mutual_information_per_layer_ignores_absent_sensors():
   weight = jnp.asarray([0.5, 0.5, 0, 0])
   value = balance.mutual_information(load, weight)
   np.testing.assert_allclose(value, [np.log(2), 0], rtol=1e-6, atol=1e-6)
+
+
+def test_variation_is_none_at_balance_and_e_minus_one_at_collapse():
+  sums = jnp.asarray([[3.0, 3, 3, 3], [12, 0, 0, 0], [0, 0, 0, 0]])
+  np.testing.assert_allclose(balance.variation(sums), [0, 3, 0], atol=1e-6)
+  gradient = jax.grad(lambda s: balance.variation(s).sum())(sums)
+  assert np.isfinite(gradient).all()
+
+
+def test_demand_sums_what_counts():
+  logits = jax.random.normal(jax.random.key(0), (8, 4))
+  weight = jnp.asarray([1.0, 0] * 4)
+  half = balance.demand(logits, None, choices=1, std=0.0, weight=weight)
+  alone = balance.demand(logits[::2], None, choices=1, std=0.0)
+  np.testing.assert_allclose(half.importance, alone.importance, rtol=1e-6)
+  np.testing.assert_array_equal(half.load, alone.load)
+  np.testing.assert_allclose(half.load.sum(), 4)

@@ -1,5 +1,7 @@
 """Who goes where: groups, capacities, gates and positions."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,3 +157,17 @@ def test_random_priority_is_another_order_for_other_logits():
   with_bits = np.asarray(orders[0])[:, 0]
   late = with_bits[32:].mean() - with_bits[:32].mean()
   assert abs(late) < 8  # First come, first served would give 16.
+
+
+@pytest.mark.parametrize('priority', ['first_come', 'batch', 'random'])
+def test_tokens_that_do_not_count_come_last_in_their_group(priority):
+  values = logits(18, 3)
+  valid = jnp.arange(18) % 3 != 0
+  out = routing.route(values, EQUAL, priority=priority, valid=valid)
+  expert, position = np.asarray(out.expert[:, 0]), np.asarray(out.position)
+  for part, e in itertools.product(EQUAL.slices, range(3)):
+    mine = expert[part] == e
+    counts = np.asarray(valid)[part][mine]
+    order = np.argsort(position[part][mine, 0])
+    assert sorted(position[part][mine, 0]) == list(range(mine.sum()))
+    assert (np.diff(counts[order].astype(int)) <= 0).all()

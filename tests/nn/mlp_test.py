@@ -46,3 +46,19 @@ def test_the_gradient_of_the_gelu_is_that_of_the_tanh_form(dtype, limit):
   assert got.dtype == dtype
   expected = slope(plain, x.astype(jnp.float32))
   np.testing.assert_allclose(got.astype('float32'), expected, atol=limit)
+
+
+def test_the_exact_gelu_is_a_choice_that_lies_near_the_tanh_form():
+  x = jnp.linspace(-6, 6, 2001)
+  tanh, exact = (mlp.ACTIVATIONS[n](x) for n in ('gelu_tanh', 'gelu'))
+  phi = 0.5 * (1 + jax.scipy.special.erf(x / 2**0.5))
+  np.testing.assert_allclose(exact, x * phi, rtol=1e-5, atol=1e-6)
+  assert 1e-4 < float(jnp.abs(tanh - exact).max()) < 5e-4
+  ffns = [
+    mlp.Mlp(3, 5, key=jax.random.key(0), std=2.0, activation=name)
+    for name in ('gelu_tanh', 'gelu')
+  ]
+  y = [ffn(jnp.ones((1, 3))) for ffn in ffns]
+  assert 0 < float(jnp.abs(y[0] - y[1]).max()) < 0.1
+  with pytest.raises(ValueError, match='gelu_tanh'):
+    mlp.Mlp(3, 5, key=jax.random.key(0), activation='relu')

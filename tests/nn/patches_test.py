@@ -89,3 +89,47 @@ def test_no_std_means_one_over_the_root_of_the_fan_in():
   embed = patches.PatchEmbed(8, 64, 4, key=jax.random.key(0), std=None)
   # A normal cut at two sigma keeps 0.88 of its standard deviation.
   assert abs(embed.kernel[...].std() * 128**0.5 - 0.88) < 0.03
+
+
+def adaptive(dim=3):
+  merging = patches.AdaptivePatchMerging(dim, key=jax.random.key(0), std=0.5)
+  merging.norm.bias[...] = jax.random.normal(jax.random.key(1), (2 * dim,))
+  return merging
+
+
+def test_adaptive_merging_places_its_kernel_and_keeps_by_the_mean():
+  merging = adaptive()
+  x = np.asarray(jax.random.normal(jax.random.key(2), (2, 4, 6, 3)))
+  kernel = np.asarray(merging.kernel[...], np.float64)
+  reduced, kept = np.zeros((2, 2, 3, 6)), np.zeros((2, 4, 6, 6))
+  for i, j in itertools.product(range(4), range(6)):
+    reduced[:, i // 2, j // 2] += x[:, i, j] @ kernel[i % 2, j % 2]
+    kept[:, i, j] = x[:, i, j] @ kernel.mean((0, 1))
+  bias = np.asarray(merging.norm.bias[...])
+  for mode, expected in (('reduce', reduced), ('keep', kept)):
+    np.testing.assert_allclose(
+      merging(jnp.asarray(x), mode),
+      normalise(expected, 1e-5) + bias,
+      rtol=1e-4,
+      atol=1e-4,
+    )
+
+
+def test_a_constant_image_gives_the_same_on_both_paths():
+  merging = adaptive()
+  pixel = jax.random.normal(jax.random.key(3), (1, 1, 1, 3))
+  x = jnp.broadcast_to(pixel, (1, 4, 4, 3))
+  reduced, kept = merging(x, 'reduce'), merging(x, 'keep')
+  np.testing.assert_allclose(
+    kept, jnp.broadcast_to(reduced[:, :1, :1], kept.shape), atol=1e-4
+  )
+
+
+def test_adaptive_merging_says_what_it_cannot_do():
+  merging = adaptive()
+  x = jnp.zeros((1, 5, 4, 3))
+  assert merging(x, 'keep').shape == (1, 5, 4, 6)
+  with pytest.raises(ValueError, match='5 x 4 tokens'):
+    merging(x, 'reduce')
+  with pytest.raises(ValueError, match='Did you mean "reduce"'):
+    merging(x, 'reduces')

@@ -1,6 +1,6 @@
 """Samples as they go into a store: arrays by name, and fields."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from rsfm_jax.core import choices
 from rsfm_jax.data.synthetic import changes
+from rsfm_jax.data.synthetic import coarsen
 from rsfm_jax.data.synthetic import ground as ground_lib
+from rsfm_jax.data.synthetic import materials
 from rsfm_jax.data.synthetic import objects
 from rsfm_jax.data.synthetic import optical
 from rsfm_jax.data.synthetic import sar
@@ -19,6 +21,9 @@ from rsfm_jax.sensors import contract
 
 Kind = contract.Kind
 Sensor = contract.Sensor
+
+# What the codes of `landcover` mean, in order.
+LANDCOVER = tuple(cover.name.lower() for cover in materials.LandCover)
 
 _RADAR = (Kind.SAR_COMPLEX, Kind.SAR_AMPLITUDE)
 _LIGHT = (Kind.OPTICAL, Kind.MULTISPECTRAL)
@@ -37,6 +42,9 @@ class Options:
     frames: images of a sequence of moving objects; 0 for none.
     frame_seconds: time between two frames.
     cloudiness: share of clouds, on average, over the dates of a series.
+    coarse: sensors of larger pixels, `{name: pixels of the grid per pixel, on
+      each axis}`. Where any is given, only these have a series; the others
+      see the first date, as a costly image of high resolution does.
   """
 
   sensors: tuple[Sensor, ...]
@@ -47,6 +55,7 @@ class Options:
   frames: int = 0
   frame_seconds: float = 0.2
   cloudiness: float = 0.0
+  coarse: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     limits = {
@@ -62,6 +71,7 @@ class Options:
     choices.check(self.pair, ('none', 'change'), key='pair')
     if not self.sensors:
       raise ValueError('sensors is empty; name at least one.')
+    coarsen.check(self.coarse, self.sensors, size=self.size)
 
 
 class Sample(NamedTuple):
@@ -77,7 +87,8 @@ def make(options: Options, index: int) -> Sample:
   Arrays: `<sensor>/image` [H, W, C], `<complex sensor>/scene_scale` f32 [],
   `landcover` u8 [H, W], `height` f32 [H, W] (visible surface, metres), `boxes`
   f32 [n, 7]; of several dates `<sensor>/series` [K, H, W, C] (its first is
-  `image`), `days` i32 [K] and `clouds` u8 [K, H, W] (percent); of a pair
+  `image`), `days` i32 [K] (from 1 January of the first date's year on) and
+  `clouds` u8 [K, H, W] (percent; at the largest pixels); of a pair
   `<sensor>/after`, `landcover_after`, `height_after`, `boxes_after`, `change`
   u8 [H, W]; of a sequence `<optical sensor>/sequence` [T, H, W, C] and
   `tracks` f32 [T, n, 7].
@@ -128,9 +139,9 @@ def _moment(
   options: Options,
   day: int,
   name: str,
-  kinds: tuple[Kind, ...] = tuple(Kind),
+  sensors: Collection[str] | None = None,
 ) -> _Images:
-  """All sensors of the given kinds at one time; `name` names its randomness."""
+  """The named sensors (None: all) at one time; `name` names its randomness."""
   cloudy = scene.stream('clouds', name).random()
   seen = optical.view(
     ground,
@@ -143,7 +154,7 @@ def _moment(
   )
   images, scales, slc = {}, {}, None
   for sensor in options.sensors:
-    if sensor.kind not in kinds:
+    if sensors is not None and sensor.name not in sensors:
       continue
     if sensor.kind in _LIGHT:
       rng = scene.stream('camera', sensor.name, name)
@@ -158,6 +169,8 @@ def _moment(
         images[sensor.name] = sar.to_amplitude(slc, sensor)
     else:
       images[sensor.name] = ground.terrain[..., None]
+    if factor := options.coarse.get(sensor.name):
+      images[sensor.name] = coarsen.image(images[sensor.name], sensor, factor)
   return _Images(images, scales, seen.cloud)
 
 
@@ -179,14 +192,23 @@ def _series(
   """Dates spread over the year that follows the first one."""
   days = scene.day + np.arange(options.dates) * season.DAYS // options.dates
   moments = [first] + [
-    _moment(scene, scene.ground, options, int(day), f'date/{k}')
+    _moment(
+      scene,
+      scene.ground,
+      options,
+      int(day),
+      f'date/{k}',
+      options.coarse or None,
+    )
     for k, day in enumerate(days[1:], start=1)
   ]
   arrays = {
     f'{name}/series': np.stack([moment.images[name] for moment in moments])
-    for name in first.images
+    for name in options.coarse or first.images
   }
   clouds = np.stack([moment.cloud for moment in moments])
+  if factor := max(options.coarse.values(), default=0):
+    clouds = np.stack([coarsen.means(cloud, factor) for cloud in clouds])
   arrays['days'] = days.astype(np.int32)
   arrays['clouds'] = np.rint(100 * clouds).astype(np.uint8)
   return arrays
@@ -212,8 +234,9 @@ def _sequence(
     for k in range(options.frames)
   ]
   # One name of randomness for all frames: the light and the camera stay.
+  optical_sensors = [s.name for s in options.sensors if s.kind in _LIGHT]
   images = [
-    _moment(scene, ground, options, scene.day, 'date/0', _LIGHT).images
+    _moment(scene, ground, options, scene.day, 'date/0', optical_sensors).images
     for ground, _ in frames
   ]
   arrays = {

@@ -167,8 +167,77 @@ def test_other_sensors_of_the_catalogue_can_look(options):
     assert image.shape == (64, 64, len(sensor.bands))
 
 
+_SKYSENSE = ('opt', 'sentinel2_skysense', 'sentinel1_grd')
+_COARSE = {'sentinel2_skysense': 8, 'sentinel1_grd': 8}
+
+
+@pytest.fixture(scope='module')
+def skysense():
+  """(options on one grid, options of coarse pixels) of the same scenes."""
+  sensors = tuple(catalogue.get(name) for name in _SKYSENSE)
+  fine = samples.Options(sensors=sensors, dates=3, cloudiness=0.4, seed=3)
+  return fine, dataclasses.replace(fine, coarse=_COARSE)
+
+
+def test_coarse_sensors_alone_have_a_series(skysense):
+  arrays = samples.make(skysense[1], 5).arrays
+  expected = {
+    'opt/image': ((64, 64, 3), np.uint8),
+    'sentinel2_skysense/image': ((8, 8, 10), np.uint16),
+    'sentinel2_skysense/series': ((3, 8, 8, 10), np.uint16),
+    'sentinel1_grd/image': ((8, 8, 2), np.float32),
+    'sentinel1_grd/series': ((3, 8, 8, 2), np.float32),
+    'days': ((3,), np.int32),
+    'clouds': ((3, 8, 8), np.uint8),
+    'landcover': ((64, 64), np.uint8),
+    'height': ((64, 64), np.float32),
+    'boxes': ((64, 7), np.float32),
+  }
+  assert {k: (v.shape, v.dtype.type) for k, v in arrays.items()} == expected
+
+
+def _blocks(image):
+  return image.reshape(8, 8, 8, 8, -1).mean((1, 3))
+
+
+def test_coarse_pixels_are_means_of_the_same_scene(skysense):
+  fine, coarse = (samples.make(options, 5).arrays for options in skysense)
+  np.testing.assert_array_equal(coarse['opt/image'], fine['opt/image'])
+  np.testing.assert_array_equal(coarse['days'], fine['days'])
+  for k in range(3):
+    dn = fine['sentinel2_skysense/series'][k].astype(np.float64)
+    np.testing.assert_allclose(
+      coarse['sentinel2_skysense/series'][k], _blocks(dn), atol=0.51
+    )
+    power = 10 ** (fine['sentinel1_grd/series'][k].astype(np.float64) / 10)
+    np.testing.assert_allclose(
+      coarse['sentinel1_grd/series'][k],
+      10 * np.log10(_blocks(power)),
+      atol=1e-3,
+    )
+
+
+def test_coarse_pixels_of_one_date_have_no_series(skysense):
+  one = dataclasses.replace(skysense[1], dates=1, pair='change')
+  arrays = samples.make(one, 5).arrays
+  assert not any(name.endswith('/series') for name in arrays)
+  assert arrays['sentinel1_grd/after'].shape == (8, 8, 2)
+
+
+def test_names_of_the_land_cover_follow_its_codes():
+  assert samples.LANDCOVER[materials.LandCover.BARE_SOIL] == 'bare_soil'
+  assert len(samples.LANDCOVER) == len(materials.LandCover)
+
+
 @pytest.mark.parametrize(
-  'wrong', [{'size': 8}, {'seed': -1}, {'dates': 0}, {'sensors': ()}]
+  'wrong',
+  [
+    {'size': 8},
+    {'seed': -1},
+    {'dates': 0},
+    {'sensors': ()},
+    {'coarse': {'ms': 7}},
+  ],
 )
 def test_options_out_of_range_name_themselves(options, wrong):
   with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -1,0 +1,6 @@
+"""What differs between RingMoE and SkySense V2 when a config becomes a run.
+
+One module per system, all with the same functions: `model`, `objective`,
+`data`, `batches`, `images_per_step`, `abstract_batch` and `flops`.
+`cli.compose` picks one by `config.system`; what all systems share stays there.
+"""
