@@ -20,11 +20,12 @@ from rsfm_jax.core import trees
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.export import folder as folders
+from rsfm_jax.models import ringmoe
 
 HELP = 'prune, probe and report a pre-trained run'
 
 PROTOCOLS = ('linear', 'dinov2_knn20')
-# What is kept of the pre-trained model, by name of the row.
+# What is kept of a pre-trained RingMoE, by name of the row.
 VARIANTS: dict[str, dict[str, Any]] = {
   'pruned: extract': {},
   'pruned: EP, 1 of 4': {'keep': 0.25},
@@ -95,7 +96,8 @@ def main_job(
   rows += measure.model_rows(random, to, name='random init', **options)
   rows += measure.model_rows(opened, to, name='pre-trained', **options)
   points = [_point(opened, to, rows, 'pre-trained')]
-  for name, how in VARIANTS.items():
+  prunable = isinstance(opened.model.spec, ringmoe.RingMoESpec)
+  for name, how in VARIANTS.items() if prunable else ():
     log.info('%s', name)
     small, records = prune.prune(
       opened, sensors=(sensor,), calibration=labelled, **how

@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='[NAME=]PATH',
     help='a workdir or a model folder; may be repeated',
   )
-  add('--which', choices=('params', 'ema'), default='params')
+  add(
+    '--which',
+    choices=('auto', 'params', 'ema'),
+    default='auto',
+    help='of a run; auto: its teacher if it has one',
+  )
   add(
     '--protocols',
     type=_names,

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from typing import Any
 
 from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import models
 from rsfm_jax.models import accounting
+from rsfm_jax.models import ringmoe
 
 HELP = 'parameters, active parameters, FLOPs and memory of a model'
 TAKES_OVERRIDES = True
@@ -37,11 +39,7 @@ def run(args: argparse.Namespace) -> int:
   if args.json:
     print(json.dumps(found))
     return 0
-  print(
-    f'RingMoE of {", ".join(spec.sensors)}: stages {spec.depths} from '
-    f'{spec.embed_dim}, {spec.specialised} specialised + '
-    f'{spec.collaborative} collaborative + 1 shared experts per block'
-  )
+  print(_title(spec))
   for group in ('parameters', 'active_parameters', 'flops_per_image', 'bytes'):
     for name, value in found[group].items():
       print(f'{group + "." + name:32s} {value:>22,}')
@@ -52,3 +50,19 @@ def run(args: argparse.Namespace) -> int:
       bands = ', '.join(band['name'] for band in sensor['bands'])
       print(f'{"sensor " + name:32s} {bands}')
   return 0
+
+
+def _title(spec: Any) -> str:
+  """One line about an architecture."""
+  stages = f'stages {spec.depths} from {spec.embed_dim}'
+  if isinstance(spec, ringmoe.RingMoESpec):
+    return (
+      f'RingMoE of {", ".join(spec.sensors)}: {stages}, {spec.specialised} '
+      f'specialised + {spec.collaborative} collaborative + 1 shared experts '
+      'per block'
+    )
+  return (
+    f'SkySense V2 of {", ".join(spec.sensors)}: {stages}, {spec.experts} '
+    f'experts in {len(spec.routed)} of {sum(spec.depths)} blocks, fusion of '
+    f'{spec.fusion_depth} layers at {spec.fusion_dim}'
+  )

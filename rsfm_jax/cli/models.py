@@ -1,10 +1,12 @@
 """Opens a model from wherever it lies: a run's workdir or a model folder."""
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
+from rsfm_jax.cli import training
+from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.core import uris
 from rsfm_jax.export import folder as folders
@@ -39,9 +41,18 @@ class Opened(NamedTuple):
 
 
 def open_model(
-  path: str | pathlib.Path, *, which: str = 'params', step: int | None = None
+  path: str | pathlib.Path,
+  *,
+  which: Literal['auto', 'params', 'ema'] = 'auto',
+  step: int | None = None,
 ) -> Opened:
   """Reads a model folder, or the newest good checkpoint of a workdir.
+
+  Args:
+    path: of either.
+    which: of a run, what was optimised ('params') or its moving average
+      ('ema'); 'auto' takes the average where it is the teacher.
+    step: of a run; None for the newest.
 
   Raises:
     ValueError: neither is there, or names and shapes do not fit the spec.
@@ -51,6 +62,8 @@ def open_model(
     found = folders.load(path)
     params, spec, held, at = found.params, found.spec, found.contract, None
   elif (path / 'checkpoints').is_dir():
+    if which == 'auto':
+      which = _taught(path)
     loaded = checkpoint.load_params(
       path / 'checkpoints', step=step, which=which
     )
@@ -61,6 +74,7 @@ def open_model(
       f'{path} is neither a model folder nor a workdir with checkpoints.'
     )
   model = build.build(build.spec_from_json(spec))
+  params = {k: v for k, v in params.items() if k != training.HEADS}
   _check_fit(params, model, path)
   params = jax.tree.map(jax.numpy.asarray, params)
   return Opened(
@@ -76,6 +90,13 @@ def open_model(
     str(path),
     at,
   )
+
+
+def _taught(workdir: pathlib.Path) -> str:
+  """The teacher is what SkySense V2 is used with (arXiv 2507.13812, 3.3)."""
+  config = workdir / 'config.json'
+  system = files.read_json(config).get('system') if config.is_file() else None
+  return 'ema' if system == 'skysense_v2' else 'params'
 
 
 def _check_fit(params, model: build.Model, path: pathlib.Path) -> None:

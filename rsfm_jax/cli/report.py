@@ -14,6 +14,8 @@ from rsfm_jax.core import once
 from rsfm_jax.core import rng
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import ringmoe
+from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.objectives import masks as masks_lib
 from rsfm_jax.objectives import power
 from rsfm_jax.plots import curves
@@ -28,6 +30,10 @@ from rsfm_jax.train import writers
 
 HELP = 'write report.html of a run'
 ROWS = 'rows.jsonl'  # In a workdir: results of probes.
+NAMES = {
+  ringmoe.RingMoESpec: 'RingMoE',
+  skysense_v2_spec.SkySenseV2Spec: 'SkySense V2',
+}
 PRUNED = 'pruned.json'  # In a workdir: points of the pruning curve.
 
 
@@ -122,7 +128,7 @@ def write(
       report.Section(
         title='Training',
         items=[
-          curves.figure(history, panels=curves.TRAINING),
+          curves.figure(history, panels=_panels(opened)),
           curves.figure(history, panels=curves.ROUTING),
         ],
       ),
@@ -136,10 +142,15 @@ def write(
         ],
       ),
     ],
-    title=f'RingMoE: {workdir.name}',
+    title=f'{NAMES[type(opened.model.spec)]}: {workdir.name}',
     summary=summary,
     facts=facts,
   )
+
+
+def _panels(opened: models.Opened) -> Sequence[curves.Panel]:
+  taught = isinstance(opened.model.spec, skysense_v2_spec.SkySenseV2Spec)
+  return curves.DISTILLATION if taught else curves.TRAINING
 
 
 def _images(
@@ -147,12 +158,16 @@ def _images(
 ) -> np.ndarray:
   """The first images of a store at the model's own size, normalised."""
   spec = opened.model.spec
+  if isinstance(spec, skysense_v2_spec.SkySenseV2Spec):
+    size = spec.of('image_sizes', sensor)
+  else:
+    size = spec.image_size
   to = measure.target(
     store,
     sensor,
     opened,
     fit='crop',
-    size=spec.image_size,
+    size=size,
     missing_bands='mask',
     batch_size=count,
   )
@@ -163,7 +178,7 @@ def _reconstructions(
   opened: models.Opened, images: Mapping[str, np.ndarray]
 ) -> list[Any]:
   spec = opened.model.spec
-  if not spec.decoders or not images:
+  if not getattr(spec, 'decoders', False) or not images:
     return []
   side = spec.image_size // spec.stride
   masks = {
@@ -235,6 +250,16 @@ def _routing(
   found = routing.recent(history)
   if not found:
     return []
+  if 'routed_load' in found:
+    return [
+      routing.load(found['routed_load'], sensors=spec.sensors, title='experts'),
+      routing.by_layer(
+        found['routed_entropy'],
+        sensors=spec.sensors,
+        experts=spec.experts,
+        mutual_information=found.get('mutual_information'),
+      ),
+    ]
   items = []
   for branch in ('specialised', 'collaborative'):
     load = found[f'{branch}_load']

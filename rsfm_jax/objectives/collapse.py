@@ -47,10 +47,7 @@ def monitor(
     'kl': of the student from the targets, in nats.
   """
   given = (student_features, student_logits, targets)
-  features, logits, wanted = (
-    dino.weighted(jax.lax.stop_gradient(x), weights).astype(jnp.float32)
-    for x in given
-  )
+  features, logits, wanted = map(jax.lax.stop_gradient, given)
   vectors = dino.unit(features)
   mean = dino.row_mean(vectors, weights)
   variance = dino.row_mean(jnp.square(vectors - mean[None]), weights)

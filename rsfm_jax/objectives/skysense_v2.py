@@ -476,9 +476,9 @@ def _routed(
   chosen = jnp.maximum(rows.chosen.sum(-1), 1)
   load = rows.chosen / chosen[..., None]
   metrics = {
-    'load': load,
-    'dropped': rows.dropped / chosen,
-    'entropy': rows.entropy / tokens,
+    'routed_load': load,
+    'routed_dropped': rows.dropped / chosen,
+    'routed_entropy': rows.entropy / tokens,
     'mutual_information': moe_balance.mutual_information(
       load, rows.tokens[0] / jnp.maximum(rows.tokens[0].sum(), 1)
     ),

@@ -42,12 +42,28 @@ TRAINING = (
   Panel('Images per second', 'examples_per_second'),
   Panel('Share of time waiting for data', 'wait_share'),
 )
+DISTILLATION = (
+  Panel('Losses', r'losses/(mgcl|qsacl|ita)'),
+  Panel('Contrast of images', r'losses/(.+)_image'),
+  Panel('Contrast of objects', r'losses/(.+)_object'),
+  Panel('Contrast of pixels', r'losses/(.+)_pixel'),
+  Panel(
+    'Deviation of features (1: all directions)', r'monitor/(.+)/feature_std'
+  ),
+  Panel(
+    "Entropy of the teacher's targets, nats", r'monitor/(.+)/teacher_entropy'
+  ),
+  Panel('KL of the student, nats', r'monitor/(.+)/kl'),
+  *TRAINING[1:],
+)
 ROUTING = (
   Panel('Balance loss', 'losses/balance'),
   Panel('Router z-loss', 'losses/z'),
   Panel('Share of choices dropped', 'routing/dropped', parts=EXPERTS),
   Panel('Router entropy, nats', 'routing/entropy', parts=EXPERTS),
-  Panel('I(sensor; collaborative expert), nats', 'routing/mutual_information'),
+  Panel('Share of choices dropped', 'routing/routed_dropped'),
+  Panel('Router entropy, nats', 'routing/routed_entropy'),
+  Panel('I(sensor; common expert), nats', 'routing/mutual_information'),
 )
 
 

@@ -23,9 +23,9 @@ TINY = str(ROOT / 'configs' / 'pretrain' / 'ringmoe_tiny.py')
 def test_every_shipped_config_builds_its_specs(path):
   config = configs.load(str(path))
   model = compose.model(config)
-  compose.objective(config, model)
+  compose.objective(config, model, total_steps=1000)
   compose.optimizer(config, total_steps=1000, batch_size=64)
-  assert config.data.streams
+  assert compose.system(config).images_per_step(config)
 
 
 def test_overrides_reach_every_section():

@@ -177,6 +177,17 @@ def test_clusters_of_an_image_depend_on_its_counted_points_alone():
   np.testing.assert_array_equal(filled.all(-1), WEIGHTS.any(-1))
 
 
+def test_a_point_of_weight_two_is_two_points():
+  twice = lambda x: jnp.concatenate([x, x[:, :, :3]], 2)
+  weights = WEIGHTS.at[:, :, :3].multiply(2)
+  heavy = step(STUDENT, TEACHER, weights, kind='sinkhorn')[0][1]
+  given = map(twice, (STUDENT, TEACHER, WEIGHTS))
+  double = step(*given, kind='sinkhorn')[0][1]
+  for level in granularity.LEVELS:
+    found, expected = (getattr(out, level) for out in (heavy, double))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=level)
+
+
 def test_fewer_points_than_clusters_still_give_finite_objects():
   weights = jnp.zeros((B, V, N)).at[:, :, 0].set(1)
   (_, out), gradients = step(STUDENT, TEACHER, weights)

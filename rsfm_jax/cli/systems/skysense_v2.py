@@ -32,6 +32,7 @@ from rsfm_jax.sharding import mesh as meshes
 # of intensities in [0, 1].
 _UNKNOWN = (0.5, 0.25)
 _WHITE = 255.0
+_CLIP = (16, 768)  # Classes, and the width of CLIP ViT-L/14.
 
 
 def model(config: config_dict.ConfigDict) -> build.Model:
@@ -69,7 +70,7 @@ def objective(
     views=cut,
     photometric=light,
     colours=_colours(built.spec.sensors, found),
-    table=_table(table) if spec.ita_weight else None,
+    table=_table(table, found) if spec.ita_weight else None,
   )
 
 
@@ -198,12 +199,14 @@ def _colours(
   return out
 
 
-def _table(path: str) -> np.ndarray:
-  """Vectors of the land-cover classes.
+def _table(path: str, found: found_lib.Data | None) -> np.ndarray:
+  """Vectors of the land-cover classes; any where only shapes matter.
 
   Raises:
     ValueError: no path, or no table there.
   """
+  if found is None:
+    return np.ones(_CLIP, np.float32)
   if not path:
     raise ValueError(
       'config.objective.class_table is empty: `rsfm data text-embeddings` '
