@@ -30,7 +30,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
     c.model[name] = value
 
   # `LossSpec` without `total_steps`, which is the run's; `ViewSpec` and
-  # `PhotometricSpec`; and the folder of the class table of ITA.
+  # `PhotometricSpec`; and the folder of ITA's class table, in `data.root`.
   c.objective = dataclasses.asdict(heads.LossSpec(total_steps=1))
   del c.objective.total_steps
   c.objective.views = dataclasses.asdict(

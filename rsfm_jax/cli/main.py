@@ -16,6 +16,7 @@ from rsfm_jax.cli import data_inspect
 from rsfm_jax.cli import data_pack
 from rsfm_jax.cli import data_stats
 from rsfm_jax.cli import data_synthesize
+from rsfm_jax.cli import data_text_embeddings
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
 from rsfm_jax.cli import inspect
@@ -47,6 +48,7 @@ DATA_VERBS: dict[str, ModuleType] = {
   'inspect': data_inspect,
   'synthesize': data_synthesize,
   'bench': data_bench,
+  'text-embeddings': data_text_embeddings,
 }
 
 EXIT_BAD_INPUT = 2

@@ -247,28 +247,22 @@ class SkySenseV2(nnx.Module):
     spec = self.spec
     choices_lib.check(prompts, ('keep', 'drop'), key='prompts')
     choices_lib.check(mode, ('train', 'eval'), key='mode')
-    for sensor in images:
-      choices_lib.check(sensor, spec.sensors, key='sensor of the batch')
     if not images:
       raise ValueError(f'No images; the sensors are {list(spec.sensors)}.')
-    train = mode == 'train'
-    options = experts.Options(
-      engine=engine or (spec.engine if train else 'dropless'),
-      choices=spec.choices,
-      capacity_factor=spec.capacity_factor,
-      priority=spec.priority,
-      gate_noise=spec.gate_noise,
-    )
+    for sensor in images:
+      choices_lib.check(sensor, spec.sensors, key='sensor of the batch')
+    key = key if mode == 'train' else None
+    options = self._options(mode, engine)
     passes = {}
     for sensor in (s for s in spec.sensors if s in images):
       valid = (date_valid or {}).get(sensor)
       told = Told(
         sensor,
-        rng.named(key, sensor) if train and key is not None else None,
+        None if key is None else rng.named(key, sensor),
         prompts,
         None if valid is None else valid.reshape(-1),
         options,
-        spec.routing_groups if train else None,
+        spec.routing_groups if mode == 'train' else None,
         placement,
       )
       passes[sensor] = self._trunk(
@@ -281,21 +275,28 @@ class SkySenseV2(nnx.Module):
         features,
         date_valid=date_valid,
         days=days,
-        key=rng.named(key, 'fusion') if train and key is not None else None,
+        key=None if key is None else rng.named(key, 'fusion'),
       )
       if prototypes is not None and self.geo is not None:
         queries = self.geo.queries(fused)
         fused = self.geo(fused, prototypes)
-    levels = next(iter(passes.values())).levels
-    return Output(
-      features,
-      fused,
-      {
-        level: {s: p.levels[level] for s, p in passes.items()}
-        for level in levels
-      },
-      {s: p.aux for s, p in passes.items()} if spec.routed else None,
-      queries,
+    levels = {
+      level: {s: p.levels[level] for s, p in passes.items()}
+      for level in next(iter(passes.values())).levels
+    }
+    aux = {s: p.aux for s, p in passes.items()} if spec.routed else None
+    return Output(features, fused, levels, aux, queries)
+
+  def _options(
+    self, mode: str, engine: experts.Engine | None
+  ) -> experts.Options:
+    spec = self.spec
+    return experts.Options(
+      engine=engine or (spec.engine if mode == 'train' else 'dropless'),
+      choices=spec.choices,
+      capacity_factor=spec.capacity_factor,
+      priority=spec.priority,
+      gate_noise=spec.gate_noise,
     )
 
   def _trunk(

@@ -96,9 +96,9 @@ def majority(landcover: Array, factor: int) -> Array:
   cells = jnp.sort(cells.reshape(*cells.shape[:3], -1), -1)
   place = jnp.arange(cells.shape[-1])
   place = jnp.broadcast_to(place.reshape(1, 1, 1, -1), cells.shape)
-  before = jnp.roll(cells, 1, -1)
-  starts = (cells != before) | (place == 0)
-  start = jax.lax.cummax(jnp.where(starts, place, 0), axis=3)
+  # The first run starts at 0 whatever the last label is.
+  changes = cells != jnp.roll(cells, 1, -1)
+  start = jax.lax.cummax(jnp.where(changes, place, 0), axis=3)
   length = jnp.where(cells == UNLABELLED, 0, place - start + 1)
   best = jnp.argmax(length, -1, keepdims=True)
   return jnp.take_along_axis(cells, best, -1)[..., 0]

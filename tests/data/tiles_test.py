@@ -311,6 +311,12 @@ def test_what_lies_under_nodata_changes_no_bit(tmp_path):
   np.testing.assert_array_equal(
     arrays['date_valid'], [[True, False, True, True, True]] * 8
   )
+  # Validity follows its date, also where some dates are left out.
+  some = next(tiles.batches(_stream(store, dates={SAR.name: 2}), seed=0))
+  np.testing.assert_array_equal(
+    some[SAR.name]['date_valid'], some[SAR.name]['day'] != 70
+  )
+  assert not some[SAR.name]['date_valid'].all()
 
 
 def test_stores_without_a_sensor_can_be_mixed_in(store, tmp_path):

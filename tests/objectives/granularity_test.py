@@ -27,13 +27,14 @@ HEADS = tuple((lambda x, k=k: x @ k) for k in KERNELS)
 def step(student, teacher, weights, kind='centring', levels=None):
   centring = {level: jnp.zeros(K) for level in granularity.LEVELS}
 
-  def loss(student, teacher):
+  def loss(student, teacher, kernels):
+    heads = [(lambda x, k=k: x @ k) for k in kernels]
     out = granularity.losses(
       student,
       teacher,
       weights,
-      pixel_heads=granularity.Heads(*HEADS[:2]),
-      image_heads=granularity.Heads(*HEADS[2:]),
+      pixel_heads=granularity.Heads(*heads[:2]),
+      image_heads=granularity.Heads(*heads[2:]),
       teacher_temperature=0.5,
       targets=dino.TargetSpec(kind=kind, student_temperature=0.7),
       clusters=CLUSTERS,
@@ -42,7 +43,8 @@ def step(student, teacher, weights, kind='centring', levels=None):
     )
     return out.pixel + 2 * out.object + 4 * out.image, out
 
-  return jax.value_and_grad(loss, (0, 1), has_aux=True)(student, teacher)
+  gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
+  return gradients(student, teacher, KERNELS)
 
 
 @jax.jit
@@ -86,8 +88,10 @@ def test_points_that_do_not_count_change_no_bit(kind):
   spoil = lambda x: jnp.where(WEIGHTS[..., None] > 0, x, jnp.nan)
   dirty = step(spoil(STUDENT), spoil(TEACHER), WEIGHTS, kind=kind)
   jax.tree.map(np.testing.assert_array_equal, clean, dirty)
-  d_student, d_teacher = clean[1]
+  d_student, d_teacher, d_kernels = clean[1]
   assert jnp.isfinite(d_student).all() and not d_teacher.any()
+  assert jnp.isfinite(d_kernels).all()
+  assert d_kernels[::2].any() and not d_kernels[1::2].any()
   np.testing.assert_array_equal(d_student.any(-1), WEIGHTS > 0)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import found as found_lib
+from rsfm_jax.core import log
 from rsfm_jax.data import adapt
 from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
@@ -59,7 +60,7 @@ def objective(
     section.pop('photometric'),
     key='objective.photometric',
   )
-  table = section.pop('class_table')
+  del section['class_table']
   spec = configs.build(
     heads.LossSpec, section | {'total_steps': total_steps}, key='objective'
   )
@@ -70,13 +71,16 @@ def objective(
     views=cut,
     photometric=light,
     colours=_colours(built.spec.sensors, found),
-    table=_table(table, found) if spec.ita_weight else None,
+    table=_vectors(config, found) if spec.ita_weight else None,
   )
 
 
 def data(config: config_dict.ConfigDict) -> found_lib.Data:
   """Opens the stores; normalises each sensor by the splits that it reads."""
-  section = config.data.tiles
+  section, table = config.data.tiles, class_vectors(config)
+  if table is not None:
+    # Never a silent substitute: who trains knows what the words are worth.
+    log.info('%d class vectors; origin: %s', len(table), table.origin)
   if not section.sources:
     raise ValueError('config.data.tiles.sources is empty: name a store.')
   root = pathlib.Path(config.data.root)
@@ -99,6 +103,7 @@ def data(config: config_dict.ConfigDict) -> found_lib.Data:
     sources=[(opened[n], split, w) for n, split, w in section.sources],
     statistics=statistics,
     regions=max(config.objective.regions, 1),
+    classes=None if table is None else len(table),
     **_options(config),
   )
   size = sum(len(opened[n].source(s)) for n, s, _ in section.sources)
@@ -199,17 +204,29 @@ def _colours(
   return out
 
 
-def _table(path: str, found: found_lib.Data | None) -> np.ndarray:
-  """Vectors of the land-cover classes; any where only shapes matter.
+def class_vectors(
+  config: config_dict.ConfigDict,
+) -> class_table.ClassTable | None:
+  """The class table of a run, beside its stores; None without ITA.
 
   Raises:
     ValueError: no path, or no table there.
   """
-  if found is None:
-    return np.ones(_CLIP, np.float32)
-  if not path:
+  if not config.objective.ita_weight:
+    return None
+  if not config.objective.class_table:
     raise ValueError(
       'config.objective.class_table is empty: `rsfm data text-embeddings` '
       'makes a table, and config.objective.ita_weight=0 does without.'
     )
-  return class_table.load(path).vectors
+  root = pathlib.Path(config.data.root)
+  return class_table.load(root / config.objective.class_table)
+
+
+def _vectors(
+  config: config_dict.ConfigDict, found: found_lib.Data | None
+) -> np.ndarray:
+  """f32[K, E] of the classes; any where only shapes matter."""
+  if found is None:
+    return np.ones(_CLIP, np.float32)
+  return class_vectors(config).vectors
