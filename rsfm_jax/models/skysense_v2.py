@@ -9,33 +9,28 @@ Swin-MoE, which it cites, and is marked NOT FOUND. The trunk's GELU is the tanh
 form, as in RingMoE, so that routed and dense FFNs compute one thing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rsfm_jax.core import choices as choices_lib
 from rsfm_jax.core import rng
 from rsfm_jax.models import fusion
 from rsfm_jax.models import geo_context
 from rsfm_jax.models import skysense_v2_spec as spec_lib
+from rsfm_jax.models import skysense_v2_stage as stage_lib
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import layer as moe_layer
-from rsfm_jax.nn import attention
 from rsfm_jax.nn import linear
-from rsfm_jax.nn import multihead
 from rsfm_jax.nn import patches
-from rsfm_jax.nn import positions
-from rsfm_jax.nn import transformer
 from rsfm_jax.nn import windows
 
 Array = jax.Array
 Arrays = Mapping[str, Array]
-Prompts = Literal['keep', 'drop']
 SkySenseV2Spec = spec_lib.SkySenseV2Spec
 STAGES = spec_lib.STAGES
 
@@ -62,117 +57,6 @@ class Output(NamedTuple):
   queries: Array | None = None
 
 
-class Told(NamedTuple):
-  """What one pass of a sensor through the trunk is told.
-
-  Attributes:
-    sensor: whose tokens they are.
-    key: in training, of this sensor's pass.
-    prompts: see `SkySenseV2.__call__`.
-    valid: bool[B T], images that count; None for all.
-    options: how tokens are routed.
-    groups: see `moe.layer.MoE`.
-    placement: where samples and experts live.
-  """
-
-  sensor: str
-  key: Array | None
-  prompts: Prompts
-  valid: Array | None
-  options: experts.Options
-  groups: int | None
-  placement: expert_parallel.Placement | None
-
-
-class Stage(nnx.Module):
-  """Merging at the entry, prompts and positions if any, runs of blocks."""
-
-  def __init__(self, spec: SkySenseV2Spec, index: int, *, key: Array):
-    dim = spec.dim(index)
-    if index:
-      self.merge = patches.AdaptivePatchMerging(
-        dim // 2, key=rng.named(key, 'merge'), std=spec.init_std
-      )
-    if spec_lib.is_global(spec, index):
-      table = lambda name, sensor, *shape: nnx.Param(
-        linear.truncated_normal(rng.named(key, name, sensor), (*shape, dim))
-      )
-      if spec.prompts:
-        self.prompts = nnx.Dict(
-          {s: table('prompts', s, spec.prompts) for s in spec.sensors}
-        )
-      sides = {s: _table_side(spec, index, s) for s in spec.sensors}
-      self.positions = nnx.Dict(
-        {s: table('positions', s, g, g) for s, g in sides.items()}
-      )
-    for run in spec_lib.runs(spec, index):
-      make = lambda k, routed=run.routed: _make_block(spec, index, routed, k)
-      blocks = transformer.stacked(
-        make, run.depth, key=rng.named(key, run.name)
-      )
-      setattr(self, run.name, blocks)
-    self.spec = spec
-    self.index = index
-
-  def __call__(
-    self, x: Array, told: Told
-  ) -> tuple[Array, list[moe_layer.Statistics]]:
-    """x: [B, H, W, D], after the merge -> (the same, aux of the MoE runs)."""
-    if not spec_lib.is_global(self.spec, self.index):
-      return self._blocks(x, told)
-    b, h, w, dim = x.shape
-    place = positions.resize(self.positions[told.sensor][...], h, w)
-    x = (x + place.astype(x.dtype)[None]).reshape(b, h * w, dim)
-    extra = 0
-    if told.prompts == 'keep' and self.spec.prompts:
-      prompt = self.prompts[told.sensor][...].astype(x.dtype)
-      extra = len(prompt)
-      prompt = jnp.broadcast_to(prompt[None], (b, *prompt.shape))
-      x = jnp.concatenate([prompt, x], 1)
-    x, aux = self._blocks(x, told)
-    return x[:, extra:].reshape(b, h, w, dim), aux
-
-  def _blocks(
-    self, x: Array, told: Told
-  ) -> tuple[Array, list[moe_layer.Statistics]]:
-    spec = self.spec
-    swin = x.ndim == 4
-    shifts = (
-      swin and windows.layout(*x.shape[1:3], spec.window, shifted=True).shift
-    )
-    rates = np.linspace(0, spec.drop_path, sum(spec.depths), dtype=np.float32)
-    found = []
-    for run in spec_lib.runs(spec, self.index):
-      options = {}
-      if run.routed:
-        options = dict(
-          options=told.options,
-          valid=told.valid,
-          groups=told.groups,
-          placement=told.placement,
-        )
-      x, aux = transformer.run(
-        getattr(self, run.name),
-        x,
-        depth=run.depth,
-        start=run.start,
-        shifts=bool(shifts),
-        key=_named(told.key, f'stage_{self.index}', run.name),
-        rates=rates[run.first : run.first + run.depth],
-        mesh=told.placement.mesh if told.placement else None,
-        remat=spec.remat,
-        unroll=spec.unroll,
-        **options,
-      )
-      if run.routed:
-        found.append(aux)
-    return x, found
-
-
-def _named(key: Array | None, *names: str) -> Array | None:
-  return None if key is None else rng.named(key, *names)
-
-
 class SkySenseV2(nnx.Module):
   """See the module docstring; parameters: docs/architecture.md."""
 
@@ -192,7 +76,7 @@ class SkySenseV2(nnx.Module):
     )
     for i in range(STAGES):
       name = f'stage_{i}'
-      setattr(self, name, Stage(spec, i, key=rng.named(key, name)))
+      setattr(self, name, stage_lib.Stage(spec, i, key=rng.named(key, name)))
     self.norm = linear.LayerNorm(spec.dim(-1))
     self.fusion = _make_fusion(spec, rng.named(key, 'fusion'))
     self.geo = (
@@ -215,7 +99,7 @@ class SkySenseV2(nnx.Module):
     mode: Literal['train', 'eval'] = 'eval',
     key: Array | None = None,
     reduces: Mapping[str, spec_lib.Reduces] | None = None,
-    prompts: Prompts = 'keep',
+    prompts: stage_lib.Prompts = 'keep',
     prototypes: Array | None = None,
     fuse: bool = True,
     engine: experts.Engine | None = None,
@@ -253,21 +137,20 @@ class SkySenseV2(nnx.Module):
       choices_lib.check(sensor, spec.sensors, key='sensor of the batch')
     key = key if mode == 'train' else None
     options = self._options(mode, engine)
+    images = _cleaned(images, date_valid or {})
     passes = {}
-    for sensor in (s for s in spec.sensors if s in images):
-      valid = (date_valid or {}).get(sensor)
-      told = Told(
-        sensor,
-        None if key is None else rng.named(key, sensor),
+    for together in self._passes(images, reduces or {}):
+      told = stage_lib.Told(
+        tuple(s for s in together for _ in range(_dates(images[s]))),
+        stage_lib.named(key, *together),
         prompts,
-        None if valid is None else valid.reshape(-1),
+        _valid(images, date_valid or {}, together),
         options,
         spec.routing_groups if mode == 'train' else None,
         placement,
       )
-      passes[sensor] = self._trunk(
-        images[sensor], told, (reduces or {}).get(sensor)
-      )
+      passes |= self._trunk({s: images[s] for s in together}, told, reduces)
+    passes = {s: passes[s] for s in spec.sensors if s in passes}
     features = {s: p.features for s, p in passes.items()}
     fused = queries = None
     if fuse and self.fusion is not None:
@@ -299,40 +182,53 @@ class SkySenseV2(nnx.Module):
       gate_noise=spec.gate_noise,
     )
 
+  def _passes(
+    self, images: Arrays, reduces: Mapping[str, spec_lib.Reduces]
+  ) -> list[list[str]]:
+    """Sensors whose tokens stand on equal grids in every stage go together.
+
+    They share all weights but tokenizers, prompts and positions, and a pass
+    less is a program less to compile and a larger product to compute.
+    """
+    groups: dict[tuple, list[str]] = {}
+    for sensor in (s for s in self.spec.sensors if s in images):
+      halved = reduces.get(sensor, self.spec.of('reduces', sensor))
+      image = images[sensor]
+      alike = (len(image), image.shape[-3:-1], tuple(halved))
+      groups.setdefault(alike, []).append(sensor)
+    return list(groups.values())
+
   def _trunk(
-    self, image: Array, told: Told, reduces: spec_lib.Reduces | None
-  ) -> '_Pass':
-    """One sensor, its dates as images of one batch."""
-    reduces = spec_lib.check_reduces(
-      self.spec.of('reduces', told.sensor) if reduces is None else reduces,
-      key=f'reduces of {told.sensor}',
-    )
-    self._check(image, told.sensor, reduces)
-    lead = image.shape[:-3]
+    self,
+    images: Arrays,
+    told: stage_lib.Told,
+    reduces: Mapping[str, spec_lib.Reduces] | None,
+  ) -> dict[str, '_Pass']:
+    """Sensors of equal grids, places of one sample side by side."""
     keep = told.placement.keep if told.placement else lambda y: y
-    unfold = lambda y: y.reshape(*lead, *y.shape[1:])
-    image = image.astype(self.spec.dtype).reshape(-1, *image.shape[-3:])
-    if told.valid is not None:
-      if len(told.valid) != len(image):
-        raise ValueError(
-          f'{told.sensor}: date_valid has {len(told.valid)} entries for '
-          f'{len(image)} images of shape {lead}.'
-        )
-      image = jnp.where(told.valid[:, None, None, None], image, 0)
-    x = keep(self.embed[told.sensor](image))
-    levels, auxes = {'embed': unfold(x)}, []
+    halved, tokens = (), []
+    for sensor, image in images.items():
+      halved = spec_lib.check_reduces(
+        (reduces or {}).get(sensor, self.spec.of('reduces', sensor)),
+        key=f'reduces of {sensor}',
+      )
+      self._check(image, sensor, halved)
+      image = image.astype(self.spec.dtype).reshape(-1, *image.shape[-3:])
+      y = self.embed[sensor](image)
+      tokens.append(y.reshape(-1, _dates(images[sensor]), *y.shape[1:]))
+    x = jnp.concatenate(tokens, 1)
+    x = keep(x.reshape(-1, *x.shape[2:]))
+    levels, auxes = {'embed': x}, []
     for i in range(STAGES):
       stage = getattr(self, f'stage_{i}')
       if i:
-        x = keep(stage.merge(x, 'reduce' if reduces[i - 1] else 'keep'))
+        x = keep(stage.merge(x, 'reduce' if halved[i - 1] else 'keep'))
       x, aux = stage(x, told)
       x = keep(x)
       auxes += aux
-      levels[f'stage_{i}'] = unfold(x)
-    aux = None
-    if auxes:
-      aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes)
-    return _Pass(unfold(self.norm(x)), levels, aux)
+      levels[f'stage_{i}'] = x
+    aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes) if auxes else None
+    return _apart(images, self.norm(x), levels, aux)
 
   def _check(
     self, image: Array, sensor: str, reduces: spec_lib.Reduces
@@ -371,6 +267,68 @@ class _Pass(NamedTuple):
   aux: moe_layer.Statistics | None
 
 
+def _dates(image: Array) -> int:
+  """T of [B, T, H, W, C]; 1 of an image without dates."""
+  return image.shape[1] if image.ndim == 5 else 1
+
+
+def _cleaned(images: Arrays, date_valid: Arrays) -> dict[str, Array]:
+  """Images with zeros on dates that do not count, whatever stood there.
+
+  Raises:
+    ValueError: validity of another number of dates than there are.
+  """
+  out = dict(images)
+  for sensor in (s for s in images if s in date_valid):
+    image, valid = images[sensor], date_valid[sensor]
+    shape = image.shape[:2] if image.ndim == 5 else (len(image), 1)
+    if valid.shape != shape:
+      raise ValueError(
+        f'{sensor}: date_valid is {valid.shape}, the dates of its images of '
+        f'shape {image.shape} are {shape}.'
+      )
+    valid = valid.reshape(image.shape[:-3])[..., None, None, None]
+    out[sensor] = jnp.where(valid, image, 0)
+  return out
+
+
+def _valid(
+  images: Arrays, date_valid: Arrays, together: Sequence[str]
+) -> Array | None:
+  """bool[B S] of the sensors of one pass; None where all counts."""
+  if not any(s in date_valid for s in together):
+    return None
+  parts = []
+  for sensor in together:
+    shape = (len(images[sensor]), _dates(images[sensor]))
+    parts.append(date_valid.get(sensor, jnp.ones(shape, bool)))
+  return jnp.concatenate(parts, 1).reshape(-1)
+
+
+def _apart(
+  images: Arrays,
+  features: Array,
+  levels: Mapping[str, Array],
+  aux: moe_layer.Statistics | None,
+) -> dict[str, _Pass]:
+  """What belongs to each sensor of a pass: [B S, ...] -> [B, T, ...]."""
+  places = sum(_dates(image) for image in images.values())
+  out, start = {}, 0
+  for sensor, image in images.items():
+    stop = start + _dates(image)
+
+    def own(x: Array) -> Array:
+      x = x.reshape(-1, places, *x.shape[1:])[:, start:stop]  # noqa: B023
+      return x if image.ndim == 5 else x[:, 0]  # noqa: B023
+
+    sums = jax.tree.map(lambda a: a[:, start:stop].sum(1), aux)  # noqa: B023
+    out[sensor] = _Pass(
+      own(features), {name: own(x) for name, x in levels.items()}, sums
+    )
+    start = stop
+  return out
+
+
 def _make_fusion(spec: SkySenseV2Spec, key: Array) -> fusion.Fusion | None:
   """Sensors whose images are smaller than the largest are series with days."""
   if not spec.fusion_depth:
@@ -391,36 +349,3 @@ def _make_fusion(spec: SkySenseV2Spec, key: Array) -> fusion.Fusion | None:
     remat=spec.remat,
     unroll=spec.unroll,
   )
-
-
-def _table_side(spec: SkySenseV2Spec, stage: int, sensor: str) -> int:
-  if spec.position_grids is not None:
-    return spec.position_grids[stage - STAGES]
-  halved = sum(spec.of('reduces', sensor)[:stage])
-  return spec.of('image_sizes', sensor) // spec.patch_size // 2**halved
-
-
-def _make_block(
-  spec: SkySenseV2Spec, stage: int, routed: bool, key: Array
-) -> nnx.Module:
-  """A block of global or window attention with a dense or a routed FFN."""
-  dim, heads = spec.dim(stage), spec.heads[stage]
-  hidden, std = int(dim * spec.mlp_ratio), spec.init_std
-  k_ffn, k_attention = rng.named(key, 'ffn'), rng.named(key, 'attention')
-  if routed:
-    ffn = moe_layer.MoE(dim, hidden, spec.experts, key=k_ffn, std=std)
-  else:
-    ffn = transformer.Ffn(dim, hidden, key=k_ffn, std=std)
-  if spec_lib.is_global(spec, stage):
-    attend = multihead.MultiHeadAttention(dim, heads, key=k_attention, std=std)
-    return transformer.Block(attend, ffn, dim=dim)
-  attend = attention.WindowAttention(
-    dim,
-    heads,
-    spec.window,
-    kind='v2_cosine',
-    key=k_attention,
-    std=std,
-    engine=spec.attention_engine,
-  )
-  return transformer.SwinBlock(attend, ffn, dim=dim)

@@ -22,18 +22,18 @@ P = PartitionSpec
 
 
 class Statistics(NamedTuple):
-  """Sums over the counting tokens of a call, on all devices.
+  """Sums over the counting tokens of each place, on all devices.
 
-  They add up over sensors (`jax.tree.map(operator.add, ...)`). Only `demand`
-  and `z` have gradients.
+  S places of a sample, such as its sensors and dates, stand in a batch as
+  [B, S]; their sums add up. Only `demand` and `z` have gradients.
 
   Attributes:
-    demand: see `balance.Demand`.
-    z: of logsumexp(logits)^2, f32[].
-    chosen: choices per expert, before dropping, f32[E].
-    dropped: choices beyond the capacity, f32[].
-    entropy: of the tokens' distributions over the experts in nats, f32[].
-    tokens: f32[].
+    demand: see `balance.Demand`, of f32[S, E].
+    z: of logsumexp(logits)^2, f32[S].
+    chosen: choices per expert, before dropping, f32[S, E].
+    dropped: choices beyond the capacity, f32[S].
+    entropy: of the tokens' distributions over the experts in nats, f32[S].
+    tokens: f32[S].
   """
 
   demand: balance.Demand
@@ -72,22 +72,24 @@ class MoE(nnx.Module):
     key: Array | None = None,
     valid: Array | None = None,
     groups: int | None = None,
+    places: int = 1,
     placement: expert_parallel.Placement | None = None,
   ) -> tuple[Array, Statistics]:
-    """x: [B, ..., D] -> ([B, ..., D], sums over its tokens).
+    """x: [B S, ..., D] -> ([B S, ..., D], sums over its tokens).
 
     Args:
-      x: tokens of B images.
+      x: tokens of B samples' S images.
       options: how they are routed.
       key: in training, for the gates' noise; None for none.
-      valid: bool[B], images that count. The others are computed where slots
+      valid: bool[B S], images that count. The others are computed where slots
         are left, and are in no sum.
       groups: capacity is counted in this many equal slices of the batch; None
         makes one per device that holds samples.
+      places: S, which run fastest.
       placement: where samples and experts live on a mesh; B is cut over it.
     """
     shards = placement.shards if placement else 1
-    groups = _check_groups(groups, shards, len(x))
+    groups = _check_groups(groups, shards, len(x), places)
     noise = None
     if key is not None and options.gate_noise:
       # Drawn for the whole batch: the same on any number of devices.
@@ -95,7 +97,9 @@ class MoE(nnx.Module):
       key = rng.named(key, 'gate_noise')
       noise = jax.random.normal(key, (*x.shape[:-1], number))
       noise *= options.gate_noise / number
-    run = functools.partial(_forward, options=options, groups=groups // shards)
+    run = functools.partial(
+      _forward, options=options, groups=groups // shards, places=places
+    )
     weights = self.routed.weights
     if placement is None:
       return run(weights, x, noise, valid, axes=expert_parallel.LOCAL)
@@ -120,13 +124,20 @@ class MoE(nnx.Module):
     )(weights, x, noise, valid)
 
 
-def _check_groups(groups: int | None, shards: int, images: int) -> int:
+def _check_groups(
+  groups: int | None, shards: int, images: int, places: int
+) -> int:
   groups = shards if groups is None else groups
+  if images // places % shards:
+    raise ValueError(
+      f'{images // places} samples are not cut equally by the {shards} devices '
+      'that hold samples; change batch_size or the mesh.'
+    )
   if groups % shards or images % groups:
     raise ValueError(
       f'model.routing_groups={groups} must be a multiple of the {shards} '
-      f'devices that hold samples, and divide the {images} images of a '
-      'sensor (dates count).'
+      f'devices that hold samples, and divide the {images} images of sensors '
+      'of one size (dates count).'
     )
   return groups
 
@@ -149,6 +160,7 @@ def _forward(
   *,
   options: experts.Options,
   groups: int,
+  places: int,
   axes: expert_parallel.Axes,
 ) -> tuple[Array, Statistics]:
   """One device's part of the layer."""
@@ -163,34 +175,55 @@ def _forward(
     flat, weights, cut, options, axes, noise=noise, valid=valid
   )
   y = experts.compute(flat, sent, weights, cut, axes)
-  sums = _statistics(sent, noise, valid, options)
+  sums = _by_place(sent, noise, valid, options, (places, per_image))
   if axes.batch:
     sums = jax.lax.psum(sums, axes.batch)
   return remat.kept(axes.total(y)).reshape(x.shape), sums
 
 
-def _statistics(
+def _by_place(
   sent: experts.Routed,
   noise: Array | None,
   valid: Array | None,
   options: experts.Options,
+  sizes: tuple[int, int],
 ) -> Statistics:
-  """Sums over the tokens of one device."""
-  number = sent.logits.shape[-1]
+  """`_statistics` of each place; `sizes`: S, tokens of an image."""
+
+  def apart(rows: Array) -> Array:  # [N, ...] -> [S, B n, ...].
+    rows = rows.reshape(-1, *sizes, *rows.shape[1:]).swapaxes(0, 1)
+    return rows.reshape(sizes[0], -1, *rows.shape[3:])
+
   weight = jnp.ones(len(sent.logits)) if valid is None else valid
-  weight = weight.astype(jnp.float32)
-  still = jax.lax.stop_gradient
-  probs = still(sent.routing.probs)
-  chosen = jax.nn.one_hot(sent.routing.expert, number).sum(1)
+  rows = (sent.logits, noise, weight.astype(jnp.float32), sent.dropped)
+  sums = functools.partial(_statistics, std=options.gate_noise)
+  routed = (sent.routing.probs, sent.routing.expert)
+  return jax.vmap(sums)(*jax.tree.map(apart, (*rows, *routed)))
+
+
+def _statistics(
+  logits: Array,
+  noise: Array | None,
+  weight: Array,
+  dropped: Array,
+  probs: Array,
+  expert: Array,
+  *,
+  std: float,
+) -> Statistics:
+  """Sums over the tokens of one place of one device; `std` is that times E."""
+  number = logits.shape[-1]
+  probs = jax.lax.stop_gradient(probs)
+  chosen = jax.nn.one_hot(expert, number).sum(1)
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
-  lost = sent.dropped.sum(-1, dtype=jnp.float32)
-  square = jnp.square(jax.nn.logsumexp(sent.logits, axis=-1))
+  lost = dropped.sum(-1, dtype=jnp.float32)
+  square = jnp.square(jax.nn.logsumexp(logits, axis=-1))
   return Statistics(
     balance.demand(
-      sent.logits,
+      logits,
       noise,
-      choices=sent.routing.expert.shape[-1],
-      std=options.gate_noise / number,
+      choices=expert.shape[-1],
+      std=std / number,
       weight=weight,
     ),
     (square * weight).sum(),

@@ -43,7 +43,7 @@ def test_one_expert_is_the_dense_ffn():
   x = images()
   y, sums = made(x, options=options())
   np.testing.assert_allclose(y, dense(x), rtol=REORDERED, atol=REORDERED)
-  np.testing.assert_allclose(sums.chosen, [20])
+  np.testing.assert_allclose(sums.chosen, [[20]])
 
 
 @pytest.mark.parametrize('choices', [1, 2])
@@ -97,6 +97,19 @@ def test_noise_is_for_training_and_by_the_key():
   np.testing.assert_allclose(sums.demand.load, sums.chosen)
 
 
+def test_places_of_a_sample_have_sums_of_their_own():
+  made, x = layer(), images(6)
+  _, together = made(x, options=options(), places=3)
+  assert together.chosen.shape == (3, EXPERTS)
+  for place in range(3):
+    _, alone = made(x[place::3], options=options())
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a[place], b[0], rtol=1e-5),  # noqa: B023
+      together,
+      alone,
+    )
+
+
 def test_images_that_do_not_count_take_no_slot_and_no_part_in_sums():
   made = layer()
   x, valid = images(4), jnp.array([False, True, False, True])
@@ -124,7 +137,7 @@ def test_the_losses_push_towards_balance():
     _, sums = nnx.merge(graphdef, state)(
       x, options=options(gate_noise=1.0), key=jax.random.key(0)
     )
-    return balance.demand_loss(sums.demand)
+    return balance.demand_loss(sums.demand).sum()
 
   step = jax.jit(jax.value_and_grad(loss))
   before, gradient = step(state)
@@ -148,8 +161,8 @@ def test_a_mesh_changes_nothing(engine):
         groups=4,
         placement=placement,
       )
-      total = (y * jnp.cos(y)).sum() + balance.demand_loss(sums.demand)
-      return total + sums.z, (y, sums)
+      total = (y * jnp.cos(y)).sum() + balance.demand_loss(sums.demand).sum()
+      return total + sums.z.sum(), (y, sums)
 
     return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(state, x)
 
