@@ -102,6 +102,7 @@ def _hooks(
       writers.of_run(workdir, after=start), every=config.train.log_steps
     ),
     hooks.StopOnNonfinite(config.train.nonfinite_limit),
+    hooks.Warn(planned.objective.warnings, every=config.train.log_steps),
     hooks.Progress(start=start, total_steps=total),
     hooks.Save(saved, schedule=hooks.Every(every), metadata=metadata),
   ]

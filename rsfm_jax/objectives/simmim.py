@@ -138,6 +138,11 @@ class SimMIM:
     del params, aux, step
     return extra
 
+  def warnings(self, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Reconstruction cannot collapse as self-distillation can."""
+    del metrics
+    return {}
+
   def masks(self, batch: Batch, key: Array) -> dict[str, Array]:
     """bool[B, u, u] per sensor; independent of which others are present."""
     out = {}

@@ -23,11 +23,13 @@ from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.moe import balance as moe_balance
 from rsfm_jax.moe import layer as moe_layer
 from rsfm_jax.objectives import clean as clean_lib
+from rsfm_jax.objectives import collapse
 from rsfm_jax.objectives import dino
 from rsfm_jax.objectives import geo_prototypes
 from rsfm_jax.objectives import granularity
 from rsfm_jax.objectives import heads as heads_lib
 from rsfm_jax.objectives import language
+from rsfm_jax.objectives import multi_crop
 from rsfm_jax.objectives import photometric as photometric_lib
 from rsfm_jax.objectives import semantic
 from rsfm_jax.objectives import views as views_lib
@@ -106,9 +108,9 @@ class SkySenseV2Pretraining:
         f'objective.ita_weight={spec.ita_weight} needs a class table '
         '(objective.class_table); `rsfm data text-embeddings` makes one.'
       )
-    self.spec, self.views, self.photometric = spec, views, photometric
+    self.spec = spec
+    self.looks = multi_crop.Looks(views, photometric, dict(colours or {}))
     self._model, self._encode = model, encode
-    self._colours = dict(colours or {})
     self._table = None if table is None else np.asarray(table, np.float32)
     make = functools.partial(
       heads_lib.Heads,
@@ -159,7 +161,7 @@ class SkySenseV2Pretraining:
     spec = self.spec
     sensors = self._present(batch)
     place = batch[PLACE]
-    views = self._views(batch, sensors, key)
+    views = multi_crop.views(batch, sensors, self.looks, key)
     student, teacher = [], []
     for name, (windows, images) in views.items():
       context = self._context(seen, place, windows)
@@ -224,76 +226,29 @@ class SkySenseV2Pretraining:
       new['centres'] = aux['_centres']
     return new
 
+  def warnings(self, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """{kind of feature: a sentence} of those that look collapsed.
+
+    Args:
+      metrics: a row of the run, by name, as `loss` reports them.
+    """
+    watched: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+      part, _, rest = name.partition('/')
+      if part == 'monitor':
+        source, _, what = rest.rpartition('/')
+        watched.setdefault(source, {})[what] = value
+    found = {
+      source: collapse.warning(values, self.spec.outputs)
+      for source, values in watched.items()
+    }
+    return {source: said for source, said in found.items() if said}
+
   def _present(self, batch: Batch) -> list[str]:
     for name in batch:
       known = (*self._model.sensors, PLACE)
       choices.check(name, known, key='sensor of the batch')
     return [s for s in self._model.sensors if s in batch]
-
-  def _views(
-    self, batch: Batch, sensors: list[str], key: Array
-  ) -> dict[str, tuple[views_lib.Windows, dict[str, Array]]]:
-    """{'global', 'local'}: windows, and the images cut by them."""
-    spec = self.views
-    sides = [batch[s]['image'].shape[2] for s in sensors]
-    finest, coarsest = max(sides), min(sides)
-    cleaned = {s: clean_lib.series(batch[s]) for s in sensors}
-    out = {}
-    for name in ('global', 'local'):
-      count = getattr(spec, f'{name}_views')
-      if not count:
-        continue
-      size = views_lib.cells(
-        getattr(spec, f'{name}_size'),
-        finest=finest,
-        coarsest=coarsest,
-        key=f'objective.views.{name}_size',
-      )
-      windows = views_lib.draw(
-        rng.named(key, 'views', name),
-        tiles=len(cleaned[sensors[0]]),
-        views=count,
-        size=size,
-        tile=coarsest,
-        symmetry=spec.symmetry,
-      )
-      images = {s: views_lib.cut(cleaned[s], windows) for s in sensors}
-      if self.photometric is not None:
-        for s in sensors:
-          if s in self._colours:
-            counts = views_lib.cut(clean_lib.counts(batch[s]), windows)
-            light = rng.named(key, 'light', name, s)
-            images[s] = jnp.where(
-              counts, self._lit(light, images[s], s, name, count), 0
-            )
-      out[name] = windows, images
-    return out
-
-  def _lit(
-    self, key: Array, image: Array, sensor: str, name: str, views: int
-  ) -> Array:
-    """Photometric augmentation of normalised colours; DINOv2's mix of views."""
-    mean, deviation = (
-      jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 1, -1)
-      for v in self._colours[sensor]
-    )
-    spec, tiles = self.photometric, len(image) // views
-    first = np.arange(views) == 0
-    if name == 'global':
-      blur, solarise = (
-        np.where(first, 1.0, 0.1),
-        np.where(first, 0, spec.solarise),
-      )
-    else:
-      blur, solarise = np.full(views, spec.blur), np.zeros(views)
-    looks = photometric_lib.augment(
-      key,
-      jnp.clip(image * deviation + mean, 0, 1),
-      spec,
-      blur=jnp.asarray(np.tile(blur, tiles), jnp.float32),
-      solarise=jnp.asarray(np.tile(solarise, tiles), jnp.float32),
-    )
-    return (looks - mean) / deviation
 
   def _context(self, seen: Tree, place: Mapping[str, Array], windows) -> Any:
     """The prototypes of every view's region, or None."""
@@ -345,10 +300,10 @@ class SkySenseV2Pretraining:
 
   def _pairs(self, student: list[_Seen]) -> list[list[tuple[int, int]]]:
     """(teacher's global view, student's view) for each size of view."""
-    taught = range(self.views.global_views)
+    taught = range(self.looks.views.global_views)
     pairs = [[(t, s) for t in taught for s in taught if s != t]]
     if len(student) > 1:
-      small = range(self.views.local_views)
+      small = range(self.looks.views.local_views)
       pairs.append([(t, s) for t in taught for s in small])
     return pairs
 

@@ -115,6 +115,28 @@ class StopOnNonfinite(loop.Hook):
       log.warning('step %d was not finite and was skipped.', step)
 
 
+class Warn(loop.Hook):
+  """Logs what a check finds in the metrics, once until it has gone."""
+
+  def __init__(
+    self,
+    check: Callable[[Mapping[str, Any]], Mapping[str, str]],
+    *,
+    every: int = 1,
+  ):
+    """`check` maps a row of metrics to {what is wrong: a sentence}."""
+    self._check, self._schedule = check, Every(every)
+    self._known: set[str] = set()
+
+  def metrics(self, step, values):
+    if not self._schedule.due(step):
+      return
+    found = self._check(values)
+    for name in found.keys() - self._known:
+      log.warning('step %d, %s: %s', step, name, found[name])
+    self._known = set(found)
+
+
 class Progress(loop.Hook):
   """A live bar: loss, samples a second, ETA, share of time waited for data.
 

@@ -186,6 +186,19 @@ def test_a_batch_without_a_valid_sample_has_no_gradient_but_of_the_balance(
   )
 
 
+def test_a_collapse_is_said_of_the_features_that_have_it(compiled):
+  row = {
+    f'monitor/{source}/{name}': value
+    for source, std in (('opt', 0.9), ('fused', 0.001))
+    for name, value in dict(
+      rows=64.0, feature_std=std, teacher_entropy=1.0, target_spread=1.0, kl=0.1
+    ).items()
+  }
+  found = compiled.objective.warnings(row | {'loss': 1.0})
+  assert set(found) == {'fused'}
+  assert 'feature_std=0.001' in found['fused']
+
+
 def names_of(built, made):
   """The losses of an objective, from its shapes alone."""
   heads_, extra = jax.eval_shape(made.init, KEY)
