@@ -17,6 +17,7 @@ from rsfm_jax.cli import bench
 from rsfm_jax.cli import compile as compile_verb
 from rsfm_jax.core import files
 from rsfm_jax.plots import scaling
+from rsfm_jax.sharding import mesh as meshes
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / 'results.json'
@@ -81,14 +82,14 @@ CASES = {
     'v5p_4x4x4', 'v5p:2x2x4', 'fsdp=4,expert=4', 64 * 16, series='weak'
   ),
   'weak_128': Case(
-    'v5p_4x4x4', 'v5p:4x4x8', 'data=2,fsdp=16,expert=4', 64 * 128, series='weak'
+    'v5p_4x4x4', 'v5p:4x4x8', 'fsdp=32,expert=4', 64 * 128, series='weak'
   ),
   # As many images a step: 4,096.
   'strong_16': Case(
     'v5p_4x4x4', 'v5p:2x2x4', 'fsdp=4,expert=4', 4096, 4, series='strong'
   ),
   'strong_128': Case(
-    'v5p_4x4x4', 'v5p:4x4x8', 'data=2,fsdp=16,expert=4', 4096, series='strong'
+    'v5p_4x4x4', 'v5p:4x4x8', 'fsdp=32,expert=4', 4096, series='strong'
   ),
   'strong_512': Case(
     'v5p_8x8x8', 'v5p:8x8x8', 'data=8,fsdp=16,expert=4', 4096, series='strong'
@@ -154,7 +155,8 @@ COLUMNS = {
 
 
 def _shown(row: dict) -> dict:
-  sizes = ', '.join(f'{k} {v}' for k, v in row['mesh'].items() if v > 1)
+  mesh = {axis: row['mesh'][axis] for axis in meshes.AXES}
+  sizes = ', '.join(f'{k} {v}' for k, v in mesh.items() if v > 1)
   return row | {
     'cut': sizes or 'one device',
     'gib': row['bytes_per_chip']['total'] / 2**30,

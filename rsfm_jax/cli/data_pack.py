@@ -11,10 +11,13 @@ from rsfm_jax.data import cluster
 from rsfm_jax.data import pack
 from rsfm_jax.data import readers
 from rsfm_jax.data import real
+from rsfm_jax.data import real_places
 from rsfm_jax.data import recipe
 from rsfm_jax.data import splits
 
 HELP = 'cut scenes into chips and write a store'
+
+_RECIPES = {'real': real.jobs, 'places': real_places.jobs}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add('--on_bad', choices=('auto', 'stop', 'skip'), default='auto')
   add('--resume', action='store_true', help='go on with a killed pack')
-  add('--recipe', choices=('real',), help='make all stores of a known recipe')
+  add(
+    '--recipe',
+    choices=tuple(_RECIPES),
+    help='make all stores of a known recipe',
+  )
   add('--shared', default='../shared', help='folder of the samples: --recipe')
   add('--only', default='*', help='shell pattern of stores: --recipe')
 
@@ -121,7 +128,7 @@ def _run_recipe(
     raise ValueError(f'--recipe takes no SOURCE (given: {args.source}).')
   start, samples, made = time.monotonic(), 0, 0
   root = uris.local(args.out, what='a store', by='its writer', access='write')
-  for name, job in real.jobs(args.shared).items():
+  for name, job in _RECIPES[args.recipe](args.shared).items():
     folder = root / name
     if not fnmatch.fnmatchcase(name, args.only):
       continue

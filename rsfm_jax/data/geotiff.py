@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import rasterio
+from rasterio import crs as rio_crs
 from rasterio import enums
 from rasterio import errors
 from rasterio import vrt
@@ -46,6 +47,7 @@ class GeoTiff:
     default_layers: Sequence[str] = (),
     nodata: float | None = None,
     resampling: str = 'bilinear',
+    grid: str = '',
   ):
     """Opens the headers only.
 
@@ -58,6 +60,8 @@ class GeoTiff:
       default_layers: names for a file that describes none of its bands.
       nodata: used where a file itself declares none.
       resampling: key of `RESAMPLING`, for bands on a coarser grid.
+      grid: a raster whose grid all layers are brought to; '' for that of the
+        finest layer.
 
     Raises:
       ValueError: a file is not a readable raster, the number of names is not
@@ -73,7 +77,7 @@ class GeoTiff:
         )
       else:
         self._layers = {name: (self._open(p), 1) for name, p in files.items()}
-      self._align(nodata)
+      self._align(nodata, grid)
     except BaseException:
       self.close()
       raise
@@ -106,16 +110,25 @@ class GeoTiff:
       )
     return {name: (dataset, i) for i, name in enumerate(layers, 1) if name}
 
-  def _align(self, nodata: float | None) -> None:
+  @property
+  def grid(self) -> str:
+    """The raster whose grid this is."""
+    return self._grid.name
+
+  def _align(self, nodata: float | None, onto: str) -> None:
     """Takes the finest grid and replaces layers that lie on another one."""
-    grid = min(
+    finest = grid = min(
       (dataset for dataset, _ in self._layers.values()),
       key=lambda d: abs(d.transform.a * d.transform.e),
     )
+    self._dtype = np.dtype(finest.dtypes[0])
+    self.nodata = nodata if finest.nodata is None else finest.nodata
+    if onto:
+      grid = self._open(onto)
+      if self.nodata is None and self._dtype.kind == 'f':
+        nodata = self.nodata = np.nan  # Where the layers do not reach.
     self._grid = grid
-    self._dtype = np.dtype(grid.dtypes[0])
     self.height, self.width = grid.shape
-    self.nodata = nodata if grid.nodata is None else grid.nodata
     for name, (dataset, index) in self._layers.items():
       if _same_grid(dataset, grid):
         continue
@@ -207,6 +220,23 @@ class GeoTiff:
 
   def close(self) -> None:
     self._stack.close()
+
+
+def located(
+  wkt: str, bounds: tuple[float, float, float, float]
+) -> raster.Place:
+  """A place by the well-known text of its CRS; empty if that is not one."""
+  try:
+    crs = rio_crs.CRS.from_wkt(wkt)
+  except errors.CRSError:
+    return raster.Place()
+  left, bottom, right, top = bounds
+  x, y = [left, right, right, left], [top, top, bottom, bottom]
+  x.append((left + right) / 2)
+  y.append((bottom + top) / 2)
+  points = np.round(np.stack(warp.transform(crs, 'EPSG:4326', x, y), -1), 7)
+  *corners, centre = map(tuple, points.tolist())
+  return raster.Place(crs.to_string(), bounds, centre, tuple(corners))
 
 
 def _read(dataset, indexes: list[int], area: rio_windows.Window) -> np.ndarray:

@@ -18,6 +18,7 @@ from rsfm_jax.core import choices
 from rsfm_jax.core import files
 from rsfm_jax.core import progress
 from rsfm_jax.core import uris
+from rsfm_jax.data import places
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import shards
 from rsfm_jax.data import sources
@@ -39,14 +40,15 @@ class Job:
   Attributes:
     source: folder, .zip, scene file or 'tfds:NAME'.
     name: `source` of the samples' index; '' for the path.
-    recipe: how its scenes become samples.
-    pattern: shell pattern of paths within the source.
+    recipe: how its scenes, or its places, become samples.
+    pattern: shell pattern of paths within the source; the layers of places
+      have their own.
     label: 'folder' or 'none'; a table or TFDS gives labels by itself.
     table: CSV of file, label, split (see `sources.scenes`).
   """
 
   source: str
-  recipe: recipes.Recipe
+  recipe: recipes.Recipe | recipes.Places
   name: str = ''
   pattern: str = '*'
   label: Literal['folder', 'none'] = 'none'
@@ -124,7 +126,7 @@ def pack(
     on_bad, int(_MAX_BAD_SHARE * len(found))
   )
   header = shards.Header(
-    sensors={job.recipe.target.name: job.recipe.target},
+    sensors=job.recipe.sensors,
     classes=sources.classes(job.source, found),
   )
   with files.exclusive(folder):
@@ -154,7 +156,9 @@ def pack(
   return report
 
 
-def _scenes(job: Job) -> list[sources.Scene]:
+def _scenes(job: Job) -> Sequence[sources.Scene]:
+  if isinstance(job.recipe, recipes.Places):
+    return places.scenes(job.source, job.recipe)
   return sources.scenes(
     job.source,
     sensor=job.recipe.source,

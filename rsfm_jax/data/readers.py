@@ -83,6 +83,7 @@ def _open_tiff(scene, sensor, layout, nodata) -> geotiff.GeoTiff:
     default_layers=_contract_layers(sensor),
     nodata=nodata,
     resampling=layout.resampling,
+    grid=scene.grid,
   )
 
 

@@ -1,6 +1,7 @@
 """How scenes become samples: one frozen description per store."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from rsfm_jax.core import choices
@@ -66,3 +67,86 @@ class Recipe:
   @property
   def target(self) -> contract.Sensor:
     return catalogue.get(self.store_as) if self.store_as else self.source
+
+  @property
+  def sensors(self) -> dict[str, contract.Sensor]:
+    """Of the store, by name."""
+    return {self.target.name: self.target}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+  """What one kind of scenes adds to the samples of a place.
+
+  Attributes:
+    recipe: how such a scene becomes one image, or a file of frames one image
+      each; it may be cut to one chip from the centre.
+    pattern: shell pattern of paths within the source.
+    place: regular expression that is searched in the scene's id; its groups,
+      joined by '_', name the place.
+    times: data set of an HDF5 file that holds the time of every frame, in
+      units of a CF time axis or as names with a date; '' takes the date that
+      the scene's name has.
+    adds: 'dates' to those of the sensor, or 'bands' to the frames of equal
+      time that layers above gave it.
+    grid: 'own', or 'first' warps a GeoTIFF to the grid of the place's first
+      scene.
+    repeat: along both axes; every pixel becomes repeat x repeat equal ones.
+  """
+
+  recipe: Recipe
+  pattern: str
+  place: str
+  times: str = ''
+  adds: Literal['dates', 'bands'] = 'dates'
+  grid: Literal['own', 'first'] = 'own'
+  repeat: int = 1
+
+  def __post_init__(self):
+    choices.check(self.adds, ('dates', 'bands'), key='adds')
+    choices.check(self.grid, ('own', 'first'), key='grid')
+    if self.repeat < 1:
+      raise ValueError(f'repeat={self.repeat} must be at least 1.')
+    if not re.compile(self.place).groups:
+      raise ValueError(f'place={self.place!r} needs a group, in brackets.')
+    if self.recipe.bands_as != 'channels' or (
+      self.recipe.chip is not None and self.recipe.cut != 'centre'
+    ):
+      raise ValueError(
+        f'layer {self.pattern!r}: a scene is one image of a place, so '
+        "bands_as='channels' and no chips, but for one from the centre."
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+  """How scenes of the same ground become one sample (see `places`).
+
+  Attributes:
+    layers: the finest sensor need not be the first.
+    split: how places are divided; 'location' knows chips only.
+  """
+
+  layers: tuple[Layer, ...]
+  split: splits.Policy = splits.Policy()
+
+  def __post_init__(self):
+    if not self.layers or self.split.kind in ('location', 'table'):
+      raise ValueError(
+        f'a place needs layers (now {len(self.layers)}) and a split by name '
+        f'or at random (now {self.split.kind}).'
+      )
+
+  @property
+  def sensors(self) -> dict[str, contract.Sensor]:
+    """Of the store, by name."""
+    targets = (layer.recipe.target for layer in self.layers)
+    return {target.name: target for target in targets}
+
+  @property
+  def chip(self) -> None:
+    """Places are kept whole."""
+
+  @property
+  def max_nodata(self) -> float:
+    return max(layer.recipe.max_nodata for layer in self.layers)

@@ -41,6 +41,7 @@ class Scene:
     split: given by a CSV or the data set, or None.
     date: 'YYYY-MM-DD' where the name or a CSV tells it.
     size: bytes of the files as stored, None when nobody knows.
+    grid: a raster to whose grid a GeoTIFF is warped; '' for its own.
   """
 
   id: str
@@ -49,6 +50,7 @@ class Scene:
   split: str | None = None
   date: str | None = None
   size: int | None = 0
+  grid: str = ''
 
   @property
   def path(self) -> str:

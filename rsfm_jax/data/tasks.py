@@ -19,6 +19,7 @@ import rsfm_jax
 from rsfm_jax.core import files
 from rsfm_jax.core import uris
 from rsfm_jax.data import cut
+from rsfm_jax.data import places
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import shards
@@ -56,7 +57,7 @@ class Task:
   folder: str
   number: int
   parts: tuple[Part, ...]
-  recipe: recipes.Recipe
+  recipe: recipes.Recipe | recipes.Places
   source: str
   header: shards.Header
   job: str
@@ -155,9 +156,7 @@ def _fill(
     if scene.path in bad:
       continue
     before, counts = len(writer), cut.Counts()
-    samples = cut.cut(
-      scene, task.recipe, source=task.source, part=share, counts=counts
-    )
+    samples = _samples(scene, task, share, counts)
     while True:
       try:
         sample = next(samples, None)
@@ -171,6 +170,13 @@ def _fill(
         break
       writer.add(sample.arrays, **sample.fields)
   return total
+
+
+def _samples(scene, task: Task, share, counts) -> Iterator[cut.Sample]:
+  options = {'source': task.source, 'counts': counts}
+  if isinstance(task.recipe, recipes.Places):
+    return places.cut_place(scene, task.recipe, **options)
+  return cut.cut(scene, task.recipe, part=share, **options)
 
 
 def finished(task: Task) -> Outcome | None:
