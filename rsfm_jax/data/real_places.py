@@ -17,6 +17,7 @@ from rsfm_jax.sensors import contract
 
 _S1, _S2 = 'sentinel1_grd', 'sentinel2_skysense'
 _COPERNICUS = 'Copernicus Sentinel data'
+_AS_IS = readers.Layout()
 _NEAREST = readers.Layout(resampling='nearest')
 _CUBE_BANDS = ('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B11', 'B12')
 
@@ -52,7 +53,7 @@ def _layer(
   sensor: str | contract.Sensor,
   store_as: str,
   *,
-  layout: readers.Layout = readers.Layout(),
+  layout: readers.Layout = _AS_IS,
   licence: str = _COPERNICUS,
   missing_bands: str = 'error',
   chip: int | None = None,
@@ -103,13 +104,19 @@ def _bigearthnet() -> tuple[recipe.Layer, ...]:
 
 def _worldcereal_patch() -> tuple[recipe.Layer, ...]:
   """Bands of 10 m, of 20 m and radar in a file each, years 2017 and 2018."""
-  place, times = r'^([^/]+)/', 'timestamp'
-  fine = {'times': times, 'missing_bands': 'mask'}
-  coarse = {'times': times, 'repeat': 2}
+  place = r'^([^/]+)/'
+  fine = {'times': 'timestamp', 'missing_bands': 'mask'}
+  coarse = {'times': 'timestamp', 'repeat': 2}
   return (
     _layer('*/S2_L2A_10m_*.nc', place, _S2, _S2, **fine),
     _layer(
-      '*/S2_L2A_20m_*.nc', place, _S2, _S2, adds='bands', **fine, repeat=2
+      '*/S2_L2A_20m_*.nc',
+      place,
+      _S2,
+      _S2,
+      adds='bands',
+      missing_bands='mask',
+      **coarse,
     ),
     _layer(
       '*/S1_GRD*.nc',

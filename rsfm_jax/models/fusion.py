@@ -31,23 +31,6 @@ DAYS = 365  # The 366th day of a leap year shares the code of the 365th.
 EPS = 1e-5
 
 
-class Block(transformer.Block):
-  """The encoder's block over sequences of which some tokens do not count."""
-
-  def __call__(
-    self,
-    x: Array,
-    *,
-    valid: Array,
-    layer: transformer.Layer,
-  ) -> tuple[Array, None]:
-    """x: [X, S, D], valid: bool[X, S] -> ([X, S, D], None)."""
-    y = self.attention(self.norm_1(x), valid=valid)
-    x = x + layer.drop('attention', y)
-    y, _ = self.ffn(self.norm_2(x))
-    return x + layer.drop('ffn', y), None
-
-
 class Fusion(nnx.Module):
   """Features of several sensors and dates -> one map on the finest grid.
 
@@ -195,7 +178,7 @@ class Fusion(nnx.Module):
       rates=np.asarray(self.rates, np.float32),
       remat=self.remat,
       unroll=self.unroll,
-      valid=valid.reshape(-1, s + 1),
+      tokens_valid=valid.reshape(-1, s + 1),
     )
     return x[:, 0].reshape(b, h, w, dim)
 
@@ -231,11 +214,11 @@ class Fusion(nnx.Module):
 
 def _block(
   dim: int, heads: int, hidden: int, *, key: Array, std: float | None
-) -> Block:
+) -> transformer.Block:
   ffn = transformer.Ffn(
     dim, hidden, key=rng.named(key, 'ffn'), std=std, activation='gelu'
   )
   attention = multihead.MultiHeadAttention(
     dim, heads, key=rng.named(key, 'attention'), std=std
   )
-  return Block(attention, ffn, dim=dim, eps=EPS)
+  return transformer.Block(attention, ffn, dim=dim, eps=EPS)

@@ -18,6 +18,7 @@ from rsfm_jax.nn import linear
 from rsfm_jax.nn import multihead
 from rsfm_jax.nn import patches
 from rsfm_jax.nn import positions
+from rsfm_jax.nn import swin
 from rsfm_jax.nn import transformer
 from rsfm_jax.nn import windows
 
@@ -104,16 +105,19 @@ class Stage(nnx.Module):
     self, x: Array, told: Told
   ) -> tuple[Array, list[moe_layer.Statistics]]:
     spec = self.spec
-    swin = x.ndim == 4
+    windowed = x.ndim == 4
     shifts = (
-      swin and windows.layout(*x.shape[1:3], spec.window, shifted=True).shift
+      windowed
+      and windows.layout(*x.shape[1:3], spec.window, shifted=True).shift
     )
     rates = np.linspace(0, spec.drop_path, sum(spec.depths), dtype=np.float32)
     found = []
     for run in spec_lib.runs(spec, self.index):
       options = {}
+      if windowed and told.placement:
+        options['mesh'] = told.placement.mesh
       if run.routed:
-        options = dict(
+        options |= dict(
           options=told.options,
           valid=told.valid,
           groups=told.groups,
@@ -128,7 +132,6 @@ class Stage(nnx.Module):
         shifts=bool(shifts),
         key=named(told.key, f'stage_{self.index}', run.name),
         rates=rates[run.first : run.first + run.depth],
-        mesh=told.placement.mesh if told.placement else None,
         remat=spec.remat,
         unroll=spec.unroll,
         **options,
@@ -180,4 +183,4 @@ def _make_block(
     std=std,
     engine=spec.attention_engine,
   )
-  return transformer.SwinBlock(attend, ffn, dim=dim)
+  return swin.SwinBlock(attend, ffn, dim=dim)

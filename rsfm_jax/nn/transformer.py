@@ -6,43 +6,35 @@ from typing import Any, NamedTuple
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 import numpy as np
 
 from rsfm_jax.core import rng
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import mlp
 from rsfm_jax.nn import remat as remat_lib
-from rsfm_jax.nn import swin
 
 Array = jax.Array
-# (block, tokens, what the layer is told) -> (tokens, aux of the FFN).
-Apply = Callable[[Any, Array, 'Layer'], tuple[Array, Any]]
 
 
-class Layer(NamedTuple):
-  """What one block is told beside its tokens and the FFN's options.
+class Drop(NamedTuple):
+  """Which branches of a block are dropped; none unless in training.
 
   Attributes:
-    shifted: whether windows are shifted; static.
-    key: of the layer in training, else None.
-    rate: probability that a branch is dropped, f32[], or None for never.
-    mesh: the devices that B is cut over, if any; static.
+    key: of the block, else None.
+    rate: probability, f32[], or None for never.
   """
 
-  shifted: bool = False
   key: Array | None = None
   rate: Array | None = None
-  mesh: Mesh | None = None
 
-  def drop(self, name: str, y: Array) -> Array:
+  def __call__(self, name: str, y: Array) -> Array:
     """Drops the branch called `name` for some of the images; y: [B, ...]."""
     if self.key is None or self.rate is None:
       return y
     return drop_path(y, self.rate, key=rng.named(self.key, name))
 
 
-_ALONE = Layer()
+KEEP = Drop()
 
 
 def drop_path(y: Array, rate: Array, *, key: Array) -> Array:
@@ -91,32 +83,27 @@ class Block(nnx.Module):
     self.scale_2 = gain()
 
   def __call__(
-    self, x: Array, *, layer: Layer = _ALONE, **ffn_options: Any
+    self,
+    x: Array,
+    *,
+    tokens_valid: Array | None = None,
+    drop: Drop = KEEP,
+    **ffn_options: Any,
   ) -> tuple[Array, Any]:
-    """x: [B, T, D] -> ([B, T, D], aux of the FFN)."""
-    y = _scaled(self.attention(self.norm_1(x)), self.scale_1)
-    x = x + layer.drop('attention', y)
-    y, aux = self.ffn(self.norm_2(x), key=layer.key, **ffn_options)
-    return x + layer.drop('ffn', _scaled(y, self.scale_2)), aux
+    """x: [B, T, D], tokens_valid: bool[B, T] -> ([B, T, D], aux of the FFN).
+
+    Nothing attends to tokens that are not valid.
+    """
+    y = self.attention(self.norm_1(x), valid=tokens_valid)
+    x = x + drop('attention', _scaled(y, self.scale_1))
+    y, aux = self.ffn(self.norm_2(x), **ffn_options)
+    return x + drop('ffn', _scaled(y, self.scale_2)), aux
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:
   if scale is None:
     return y
   return y * scale[...].astype(y.dtype).reshape(*(1,) * (y.ndim - 1), -1)
-
-
-class SwinBlock(swin.SwinBlock):
-  """Swin V2's block (post-norm) whose branches can be dropped."""
-
-  def __call__(
-    self, x: Array, *, layer: Layer = _ALONE, **ffn_options: Any
-  ) -> tuple[Array, Any]:
-    """x: [B, H, W, D] -> ([B, H, W, D], aux of the FFN)."""
-    y = self.attention(x, shifted=layer.shifted, mesh=layer.mesh)
-    x = x + layer.drop('attention', self.norm_1(y))
-    y, aux = self.ffn(x, key=layer.key, **ffn_options)
-    return x + layer.drop('ffn', self.norm_2(y)), aux
 
 
 def stacked(make: Callable[[Array], nnx.Module], depth: int, *, key: Array):
@@ -133,10 +120,9 @@ def run(
   shifts: bool = False,
   key: Array | None = None,
   rates: np.ndarray | None = None,
-  mesh: Mesh | None = None,
   remat: remat_lib.Policy = 'none',
   unroll: int = 1,
-  **ffn_options: Any,
+  **options: Any,
 ) -> tuple[Array, Any]:
   """Applies stacked blocks one after the other, in one scan.
 
@@ -146,13 +132,13 @@ def run(
     depth: L.
     start: place of the first block in its stage: odd ones shift windows.
     shifts: whether any windows shift; the scan then runs over pairs, or
-      through all blocks at once where their number is odd.
-    key: in training: of this run.
+      through all blocks at once where their number is odd. Where nothing
+      shifts all blocks are alike: half the program to compile.
+    key: in training: of this run; FFNs get one too.
     rates: f32[L], with which branches are dropped in training.
-    mesh: the devices that B is cut over, if any.
     remat: what is computed again in the backward pass.
     unroll: steps of the scan that are written out.
-    **ffn_options: for the FFN of every block.
+    **options: for every block, which passes on those of its FFN.
 
   Returns:
     Tokens like `x`, and the FFNs' aux stacked over L.
@@ -163,9 +149,9 @@ def run(
     step = depth if depth % 2 else 2
   # One key and rate per layer, if any, beside the weights of the layer.
   if key is None:
-    told = (None, None)
+    drops = (None, None)
   else:
-    told = (
+    drops = (
       jax.random.split(key, depth),
       None if rates is None or not np.any(rates) else jnp.asarray(rates),
     )
@@ -174,15 +160,17 @@ def run(
     auxes = []
     for i in range(step):
       weights, key, rate = jax.tree.map(lambda w: w[i], layers)  # noqa: B023
-      layer = Layer(shifts and (start + i) % 2 == 1, key, rate, mesh)
-      x, aux = nnx.merge(graphdef, weights)(x, layer=layer, **ffn_options)
+      told = {} if key is None else {'key': key, 'drop': Drop(key, rate)}
+      if shifts and (start + i) % 2:
+        told['shifted'] = True
+      x, aux = nnx.merge(graphdef, weights)(x, **told, **options)
       auxes.append(aux)
     return x, jax.tree.map(lambda *a: jnp.stack(a), *auxes)
 
   if remat != 'none':
     body = jax.checkpoint(body, policy=remat_lib.POLICIES[remat])
   cut = lambda w: w.reshape(-1, step, *w.shape[1:])
-  layers = jax.tree.map(cut, (state, *told))
+  layers = jax.tree.map(cut, (state, *drops))
   if depth == step:  # A loop of one would still stack what it keeps.
     return body(x, jax.tree.map(lambda w: w[0], layers))
   x, aux = jax.lax.scan(body, x, layers, unroll=unroll)

@@ -18,11 +18,18 @@ def dates(entry: Entry) -> Array:
 
 
 def counts(entry: Entry) -> Array:
-  """bool[B, T, H, W, C]: values that were measured."""
-  pixels = entry['pixel_valid'] & dates(entry)[:, :, None, None]
-  return pixels[..., None] & entry['band_valid'][:, None, None, None, :]
+  """bool[B, (T,) H, W, C]: values that were measured, of series or images."""
+  there = dates(entry) if 'date_valid' in entry else entry['valid']
+  bands = entry['band_valid']
+  if there.ndim == 2:
+    bands = bands[:, None]
+  bands = bands & there[..., None]
+  return entry['pixel_valid'][..., None] & bands[..., None, None, :]
 
 
 def series(entry: Entry) -> Array:
-  """[B, T, H, W, C] with zeros for whatever does not count."""
+  """[B, (T,) H, W, C] with zeros for whatever does not count.
+
+  That includes samples that only fill up the batch: routing sees their tokens.
+  """
   return jnp.where(counts(entry), entry['image'], 0)

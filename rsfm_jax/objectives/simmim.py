@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
 from rsfm_jax.moe import balance
+from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import masks as masks_lib
 from rsfm_jax.objectives import power
 
@@ -103,19 +104,6 @@ def masked_error(
   return error.sum() / (total / channels + MASK_EPS) / channels
 
 
-def clean_images(batch: Batch) -> dict[str, Array]:
-  """Images with everything invalid set to zero, whatever stood there.
-
-  That includes samples that only fill up the batch: routing sees their tokens.
-  """
-  images = {}
-  for sensor, entry in batch.items():
-    bands = entry['band_valid'] & entry['valid'][:, None]
-    counts = entry['pixel_valid'][..., None] & bands[:, None, None, :]
-    images[sensor] = jnp.where(counts, entry['image'], 0)
-  return images
-
-
 @dataclasses.dataclass(frozen=True)
 class SimMIM:
   """The objective; `encode` is a model's `apply`.
@@ -180,7 +168,7 @@ class SimMIM:
     """
     del extra
     spec = self.spec
-    images = clean_images(batch)
+    images = {s: clean.series(entry) for s, entry in batch.items()}
     masks = self.masks(batch, key)
     out = self.encode(params, images, masks=masks, mode='train')
     total = jnp.zeros(())

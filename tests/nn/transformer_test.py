@@ -8,6 +8,7 @@ import pytest
 
 from rsfm_jax.nn import attention
 from rsfm_jax.nn import multihead
+from rsfm_jax.nn import swin
 from rsfm_jax.nn import transformer
 
 REORDERED = 1e-5
@@ -28,7 +29,7 @@ def make_swin(key):
   attend = attention.WindowAttention(
     DIM, 2, 2, kind='v2_cosine', key=k_1, std=0.5
   )
-  return transformer.SwinBlock(
+  return swin.SwinBlock(
     attend, transformer.Ffn(DIM, 16, key=k_2, std=0.5), dim=DIM
   )
 
@@ -42,8 +43,7 @@ def one_by_one(blocks, x, *, depth, start=0, shifts=False):
   graphdef, state = nnx.split(blocks)
   for i in range(depth):
     block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], state))  # noqa: B023
-    shifted = shifts and (start + i) % 2 == 1
-    x, _ = block(x, layer=transformer.Layer(shifted))
+    x, _ = block(x, **({'shifted': (start + i) % 2 == 1} if shifts else {}))
   return x
 
 
@@ -135,3 +135,15 @@ def test_a_layer_scale_of_zero_is_no_block_at_all():
   )
   x = tokens(2, 5)
   np.testing.assert_array_equal(block(x)[0], x)
+
+
+def test_nothing_attends_to_tokens_that_are_not_valid():
+  block = make_global(jax.random.key(0))
+  x, valid = tokens(2, 5), jnp.arange(5)[None] < jnp.array([[3], [5]])
+  dirty = jnp.where(valid[..., None], x, 99.0)
+  y = [block(x, tokens_valid=valid)[0] for x in (x, dirty)]
+  np.testing.assert_array_equal(y[0][valid], y[1][valid])
+  np.testing.assert_allclose(
+    y[0][0, :3], block(x[:1, :3])[0][0], rtol=REORDERED, atol=REORDERED
+  )
+  assert float(jnp.abs(y[0] - block(x)[0])[0].max()) > 1e-3
