@@ -26,17 +26,25 @@ def spec(attention='v2_cosine', **changes):
   )
 
 
-def table(attention):
-  flat = trees.flatten(build.build(spec(attention)).abstract)
+def golden_specs():
+  """{name of a golden table: spec}."""
+  return {
+    'ringmoe_v1_bias': spec('v1_bias'),
+    'ringmoe_v2_cosine': spec('v2_cosine'),
+    'skysense_v2_tiny': sizes.skysense_v2_spec('tiny'),
+  }
+
+
+def table(name):
+  flat = trees.flatten(build.build(golden_specs()[name]).abstract)
   return ''.join(
     f'{name} {list(leaf.shape)} {leaf.dtype}\n' for name, leaf in flat.items()
   )
 
 
-@pytest.mark.parametrize('attention', ['v1_bias', 'v2_cosine'])
-def test_names_and_shapes_are_what_they_were(attention):
-  golden = (GOLDEN / f'ringmoe_{attention}.txt').read_text()
-  assert table(attention) == golden
+@pytest.mark.parametrize('name', golden_specs())
+def test_names_and_shapes_are_what_they_were(name):
+  assert table(name) == (GOLDEN / f'{name}.txt').read_text()
 
 
 @pytest.fixture(scope='module')
@@ -98,6 +106,5 @@ def test_a_damaged_spec_is_an_error_that_helps(change, words):
 
 
 if __name__ == '__main__':
-  GOLDEN.mkdir(exist_ok=True)
-  for kind in ('v1_bias', 'v2_cosine'):
-    (GOLDEN / f'ringmoe_{kind}.txt').write_text(table(kind))
+  for name_ in golden_specs():
+    (GOLDEN / f'{name_}.txt').write_text(table(name_))
