@@ -106,24 +106,7 @@ def cut_place(
   Raises:
     ValueError: what `cut.cut` raises, or scenes that do not lie on each other.
   """
-  sensors: dict[str, list[_Frame]] = {}
-  for layer, found in zip(recipe.layers, place.layers, strict=True):
-    frames = [
-      frame
-      for scene in found
-      for frame in _frames(scene, layer, _grid(place, recipe, layer), counts)
-    ]
-    name = layer.recipe.target.name
-    if layer.adds == 'bands':
-      frames = _joined(sensors.get(name, []), frames, counts)
-    else:
-      frames = sensors.get(name, []) + frames
-    sensors[name] = frames
-  sensors = {
-    name: sorted(frames, key=lambda frame: (not frame.time, frame.time))
-    for name, frames in sensors.items()
-    if frames
-  }
+  sensors = _read(place, recipe, counts)
   if not sensors:
     return
   every = [frame for frames in sensors.values() for frame in frames]
@@ -131,25 +114,45 @@ def cut_place(
   first = min((frame.time[:10] for frame in every if frame.time), default=None)
   arrays, bands = {}, {}
   for name, frames in sensors.items():
-    arrays |= _stacked(name, frames, first)
     here = np.all([frame.bands for frame in frames], 0)
+    arrays |= _stacked(name, frames, here, first)
     if not here.all():
-      names = recipe.sensors[name].band_names
-      bands[name] = [band for band, is_ in zip(names, here) if is_]
+      names = np.array(recipe.sensors[name].band_names)
+      bands[name] = names[here].tolist()
   where = next((f.fields for f in every if f.fields['lonlat']), {})
   licences = (layer.recipe.licence for layer in recipe.layers)
-  yield cut.Sample(
-    arrays,
-    {
-      'id': place.id,
-      'source': source,
-      'split': splits.assign(recipe.split, scene=place.id),
-      'date': first,
-      'licence': next(filter(None, licences), None),
-      'bands': bands or None,
-      **where,
-    },
-  )
+  fields = {
+    'id': place.id,
+    'source': source,
+    'split': splits.assign(recipe.split, scene=place.id),
+    'date': first,
+    'licence': next(filter(None, licences), None),
+    'bands': bands or None,
+  }
+  yield cut.Sample(arrays, fields | where)
+
+
+def _read(
+  place: Place, recipe: recipes.Places, counts: cut.Counts
+) -> dict[str, list[_Frame]]:
+  """{sensor: its dates in order, unknown ones last}, of the sensors it has."""
+  sensors: dict[str, list[_Frame]] = {}
+  for layer, found in zip(recipe.layers, place.layers, strict=True):
+    grid = _grid(place, recipe, layer)
+    frames = [
+      frame for scene in found for frame in _frames(scene, layer, grid, counts)
+    ]
+    have = sensors.get(layer.recipe.target.name, [])
+    if layer.adds == 'bands':
+      frames = _joined(have, frames, counts)
+    else:
+      frames = have + frames
+    sensors[layer.recipe.target.name] = frames
+  return {
+    name: sorted(frames, key=lambda frame: (not frame.time, frame.time))
+    for name, frames in sensors.items()
+    if frames
+  }
 
 
 def _grid(place: Place, recipe: recipes.Places, layer: recipes.Layer) -> str:
@@ -266,16 +269,15 @@ def _check_ground(frames: Sequence[_Frame]) -> None:
 
 
 def _stacked(
-  name: str, frames: Sequence[_Frame], first: str | None
+  name: str, frames: Sequence[_Frame], here: np.ndarray, first: str | None
 ) -> dict[str, np.ndarray]:
-  """The arrays of a sensor, dates in order."""
+  """The arrays of a sensor, zero in bands that are not `here`: bool [C]."""
   shapes = {frame.image.shape for frame in frames}
   if len(shapes) > 1:
     raise ValueError(
       f'{frames[0].path}: the dates of {name} differ in shape: '
       f'{sorted(shapes)}.'
     )
-  here = np.all([frame.bands for frame in frames], 0)
   series = np.stack([frame.image for frame in frames])
   if not here.all():
     series = np.where(here, series, series.dtype.type(0))

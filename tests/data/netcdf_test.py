@@ -9,7 +9,6 @@ from rasterio import crs
 
 from rsfm_jax.data import netcdf
 
-
 UTM = crs.CRS.from_epsg(32631).to_wkt()
 
 
