@@ -2,7 +2,6 @@
 
 Command: `rsfm compile --config configs/mesh/v5p_8x8x8.py
 --topology v5p:8x8x8`.
-A proposal: it has not been compiled to the end yet (E010).
 """
 
 from configs import base

@@ -2,7 +2,6 @@
 
 Command: `rsfm compile --config configs/mesh/v6e_2x4.py
 --topology v6e:2x4`.
-A proposal: it has not been compiled to the end yet (E010).
 """
 
 from configs import base
