@@ -48,26 +48,47 @@ def monitor(
   """
   given = (student_features, student_logits, targets)
   features, logits, wanted = map(jax.lax.stop_gradient, given)
-  vectors = dino.unit(features)
-  mean = dino.row_mean(vectors, weights)
-  variance = dino.row_mean(jnp.square(vectors - mean[None]), weights)
-  entropy = dino.row_mean(_entropy(wanted), weights)
   crossed = dino.cross_entropy(
     logits, wanted, weights=weights, temperature=student_temperature
   )
+  return numbers(
+    features,
+    weights,
+    crossed=crossed,
+    entropy=dino.row_mean(dino.entropy(wanted), weights),
+    target=dino.row_mean(wanted, weights),
+  )
+
+
+def numbers(
+  student_features: Array,
+  weights: Array,
+  *,
+  crossed: Array,
+  entropy: Array,
+  target: Array,
+) -> dict[str, Array]:
+  """What `monitor` gives, from means that the loss has found already.
+
+  Args:
+    student_features: [N, D], what goes into the head.
+    weights: bool or float [N], rows that count.
+    crossed: f32[], the cross-entropy.
+    entropy: f32[], mean over counted rows of the targets' entropy.
+    target: f32[K], their mean.
+  """
+  given = (student_features, crossed, entropy, target)
+  features, crossed, entropy, target = jax.lax.stop_gradient(given)
+  vectors = dino.unit(features)
+  mean = dino.row_mean(vectors, weights)
+  variance = dino.row_mean(jnp.square(vectors - mean[None]), weights)
   return {
     'rows': (weights > 0).sum().astype(jnp.float32),
     'feature_std': jnp.sqrt(variance).mean() * math.sqrt(vectors.shape[-1]),
     'teacher_entropy': entropy,
-    'target_spread': _entropy(dino.row_mean(wanted, weights)),
+    'target_spread': dino.entropy(target),
     'kl': crossed - entropy,
   }
-
-
-def _entropy(chances: Array) -> Array:
-  """Of the last axis, in nats; 0 ln 0 = 0."""
-  positive = jnp.where(chances > 0, chances, 1)
-  return -(chances * jnp.log(positive)).sum(-1)
 
 
 def warning(values: Mapping[str, float], outputs: int) -> str | None:

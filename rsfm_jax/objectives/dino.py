@@ -9,7 +9,8 @@ Memory: at K = 65,536 a float32 [N, K] decides what fits. Teacher logits and
 targets are one array where XLA may work in place; the cross-entropy has a
 written VJP that keeps student logits, targets and a logarithm per row, so its
 gradient is the only other array of that size. No log-probabilities and no
-probabilities of the student are kept.
+probabilities of the student are kept. Where even these do not fit, `chunked`
+makes the same loss from bottlenecks and directions.
 """
 
 import dataclasses
@@ -65,20 +66,32 @@ class TargetSpec:
     iterations: of Sinkhorn.
     student_temperature: 0.1.
     centre_momentum: of the centre, which only 'centring' has.
+    chunk: rows of every sample whose logits exist at once, at least 1; None
+      for as many as fit (`chunked.rows_at_once`).
   """
 
   kind: Kind = 'sinkhorn'
   iterations: int = 3
   student_temperature: float = 0.1
   centre_momentum: float = 0.9
+  chunk: int | None = None
 
   def __post_init__(self):
     choices.check(self.kind, get_args(Kind), key='targets.kind')
+    if self.chunk is not None and self.chunk < 1:
+      raise ValueError(f'targets.chunk={self.chunk} must be at least 1.')
     if self.student_temperature <= 0:
       raise ValueError(
         f'targets.student_temperature={self.student_temperature} must be '
         'above 0.'
       )
+
+
+class Vectors(NamedTuple):
+  """What logits are products of: z [..., b] and directions f32[b, K]."""
+
+  z: Array
+  directions: Array
 
 
 class Contrast(NamedTuple):
@@ -119,25 +132,31 @@ class Head(nnx.Module):
       x = getattr(self, f'layer_{i}')(x)
     return unit(x).astype(x.dtype)
 
-  def __call__(self, x: Array, *, last_layer: Array | float = 1.0) -> Array:
-    """Logits, accumulated and returned in float32.
+  def vectors(self, x: Array, *, last_layer: Array | float = 1.0) -> Vectors:
+    """The two factors of the logits, of length 1.
 
     Args:
       x: [..., D].
       last_layer: factor on the gradient of the directions, such as
         `last_layer_factor(step, ...)`; 0 freezes them.
-
-    Returns:
-      [..., K] in [-1, 1].
     """
-    z = self.bottleneck(x)
-    directions = unit(scale_gradient(self.directions[...], last_layer), 0)
-    return jnp.einsum(
-      '...d,dk->...k',
-      z,
-      directions.astype(z.dtype),
-      preferred_element_type=jnp.float32,
-    )
+    directions = scale_gradient(self.directions[...], last_layer)
+    return Vectors(self.bottleneck(x), unit(directions, 0))
+
+  def __call__(self, x: Array, *, last_layer: Array | float = 1.0) -> Array:
+    """Logits [..., K] in [-1, 1], as `logits`; see `vectors`."""
+    return logits(self.vectors(x, last_layer=last_layer))
+
+
+def logits(vectors: Vectors) -> Array:
+  """Products [..., K], accumulated and returned in float32."""
+  z, directions = vectors
+  return jnp.einsum(
+    '...d,dk->...k',
+    z,
+    directions.astype(z.dtype),
+    preferred_element_type=jnp.float32,
+  )
 
 
 def unit(x: Array, axis: int = -1) -> Array:
@@ -201,6 +220,12 @@ def row_mean(rows: Array, weights: Array) -> Array:
   return summed / jnp.where(total > 0, total, 1)
 
 
+def entropy(chances: Array) -> Array:
+  """Of the last axis, in nats; 0 ln 0 = 0."""
+  positive = jnp.where(chances > 0, chances, 1)
+  return -(chances * jnp.log(positive)).sum(-1)
+
+
 def targets(
   teacher_logits: Array,
   *,
@@ -232,11 +257,17 @@ def targets(
     found = sinkhorn.sinkhorn(
       logits, iterations=iterations, temperature=temperature, weights=weights
     )
-  elif centre is None:
-    raise ValueError("targets.kind='centring' needs a centre f32[K].")
   else:
-    found = jax.nn.softmax((logits - centre[None]) / temperature)
+    found = (logits - checked_centre(centre)[None]) / temperature
+    found = jax.nn.softmax(found)
   return jax.lax.stop_gradient(weighted(found, weights))
+
+
+def checked_centre(centre: Array | None) -> Array:
+  """Raises ValueError where 'centring' has no centre."""
+  if centre is None:
+    raise ValueError("targets.kind='centring' needs a centre f32[K].")
+  return centre
 
 
 def new_centre(

@@ -5,8 +5,9 @@ of views is one more row of a batch: all pairs (and dates) go through the heads
 at once, and Sinkhorn balances the rows of all of them over all devices.
 
 Keep the samples on the first axis, pairs and dates behind it: rows then merge
-without moving between devices. Under `jax.checkpoint` no logits or targets
-stay for the backward pass, only features; heads then run forward twice.
+without moving between devices. Many rows are contrasted in chunks (`chunked`).
+Under `jax.checkpoint` no logits or targets stay for the backward pass, only
+features; heads then run forward twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,13 @@ import jax
 import jax.numpy as jnp
 
 from rsfm_jax.core import choices
+from rsfm_jax.objectives import chunked
 from rsfm_jax.objectives import collapse
 from rsfm_jax.objectives import dino
 from rsfm_jax.objectives import sinkhorn
 
 Array = jax.Array
-Head = Callable[[Array], Array]
+Head = Callable[[Array], dino.Vectors]
 
 LEVELS = ('pixel', 'object', 'image')
 # Above any cosine: points that do not count are never chosen as centres.
@@ -79,7 +81,7 @@ class Losses(NamedTuple):
 
 
 class _Rows(NamedTuple):
-  """Vectors [N, D] of the student and of the teacher; weights f32[N]."""
+  """Vectors [B, R, D] of the student and of the teacher; weights f32[B, R]."""
 
   student: Array
   teacher: Array
@@ -131,9 +133,8 @@ def losses(
   for level in levels:
     heads = image_heads if level == 'image' else pixel_heads
     rows = _merge([_AT[level](group, clusters) for group in groups])
-    logits = heads.student(rows.student)
-    out = dino.contrast(
-      logits,
+    out = chunked.contrast(
+      heads.student(rows.student),
       heads.teacher(rows.teacher),
       weights=rows.weights,
       spec=targets,
@@ -144,12 +145,12 @@ def losses(
     if out.centre is not None:
       moved[level] = out.centre
     if level == 'image':
-      watch = collapse.monitor(
-        rows.student,
-        logits,
-        out.targets,
-        weights=rows.weights,
-        student_temperature=targets.student_temperature,
+      watch = collapse.numbers(
+        rows.student.reshape(-1, rows.student.shape[-1]),
+        rows.weights.reshape(-1),
+        crossed=out.loss,
+        entropy=out.entropy,
+        target=out.target,
       )
   return Losses(**found, centres=moved, watch=watch)
 
@@ -243,13 +244,8 @@ def _cleaned(student: Array, teacher: Array, weights: Array) -> _Rows:
 
 
 def _merge(groups: Sequence[_Rows]) -> _Rows:
-  """[B, R, D] of every group -> [N, D]; the axis of samples stays outermost."""
-  joined = (jnp.concatenate(parts, 1) for parts in zip(*groups))
-  student, teacher, weights = joined
-  dim = student.shape[-1]
-  return _Rows(
-    student.reshape(-1, dim), teacher.reshape(-1, dim), weights.reshape(-1)
-  )
+  """[B, R, D] of every group, joined along the rows of a sample."""
+  return _Rows(*(jnp.concatenate(parts, 1) for parts in zip(*groups)))
 
 
 def _pixels(group: _Rows, spec: ClusterSpec) -> _Rows:

@@ -5,7 +5,6 @@ one head for images and one for pixels and objects per sensor and for the fused
 features, DINOv2's sizes, one head shared by all queries.
 """
 
-from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -135,26 +134,29 @@ class Heads(nnx.Module):
 
 
 class StillHeads:
-  """Heads with last layers held still while the factor is 0."""
+  """Heads with last layers held still while the factor is 0.
+
+  DINO heads give the factors of their logits, which may be too many.
+  """
 
   def __init__(self, heads: Heads, factor: Array):
     self._heads, self._factor = heads, factor
     self.sources = tuple(heads.dense)
 
-  def dense(self, source: str) -> Callable[[Array], Array]:
+  def dense(self, source: str) -> semantic.Head:
     return self._still(self._heads.dense[source])
 
-  def image(self, source: str) -> Callable[[Array], Array]:
+  def image(self, source: str) -> semantic.Head:
     return self._still(self._heads.image[source])
 
   def queries(self, tokens: Array) -> Array:
     return self._heads.queries(tokens)
 
-  def query(self, x: Array) -> Array:
+  def query(self, x: Array) -> dino.Vectors:
     return self._still(self._heads.query_head)(x)
 
   def language(self, x: Array) -> Array:
     return self._heads.language(x)
 
-  def _still(self, head: dino.Head) -> Callable[[Array], Array]:
-    return functools.partial(head, last_layer=self._factor)
+  def _still(self, head: dino.Head) -> semantic.Head:
+    return functools.partial(head.vectors, last_layer=self._factor)

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from rsfm_jax.core import rng
 from rsfm_jax.nn import decoder
 from rsfm_jax.nn import linear
+from rsfm_jax.objectives import chunked
 from rsfm_jax.objectives import collapse
 from rsfm_jax.objectives import dino
 
 Array = jax.Array
-Head = Callable[[Array], Array]
+Head = Callable[[Array], dino.Vectors]
 
 
 class Aggregated(NamedTuple):
@@ -109,7 +110,7 @@ def loss(
     student: [B, m, D] of global and of local views.
     teacher: the same; no gradient.
     weights: bool or float [B], samples that count.
-    student_head: [N, D] -> [N, K].
+    student_head: [B, 2 m, D] -> its factors of the logits.
     teacher_head: its moving average.
     teacher_temperature: of the targets, at this step.
     targets: Sinkhorn or centring; its defaults unless given.
@@ -120,29 +121,28 @@ def loss(
   """
   targets = targets or dino.TargetSpec()
   count = 2 * student.of_global.shape[1]
-  weights = weights.astype(jnp.float32)
-  rows = jnp.repeat(weights, count, total_repeat_length=count * len(weights))
+  rows = jnp.broadcast_to(
+    weights.astype(jnp.float32)[:, None], (len(weights), count)
+  )
 
-  def flat(first, second):
-    joined = jnp.concatenate([first, second], 1)
-    return dino.weighted(joined.reshape(-1, joined.shape[-1]), rows)
+  def joined(first, second):
+    return dino.weighted(jnp.concatenate([first, second], 1), rows)
 
-  features = flat(student.of_global, student.of_local)
+  features = joined(student.of_global, student.of_local)
   teacher = jax.lax.stop_gradient(teacher)
-  logits = student_head(features)
-  out = dino.contrast(
-    logits,
-    teacher_head(flat(teacher.of_local, teacher.of_global)),
+  out = chunked.contrast(
+    student_head(features),
+    teacher_head(joined(teacher.of_local, teacher.of_global)),
     weights=rows,
     spec=targets,
     teacher_temperature=teacher_temperature,
     centre=centre,
   )
-  watch = collapse.monitor(
-    features,
-    logits,
-    out.targets,
-    weights=rows,
-    student_temperature=targets.student_temperature,
+  watch = collapse.numbers(
+    features.reshape(-1, features.shape[-1]),
+    rows.reshape(-1),
+    crossed=out.loss,
+    entropy=out.entropy,
+    target=out.target,
   )
   return Loss(out.loss, out.centre, watch)

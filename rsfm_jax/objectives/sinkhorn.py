@@ -40,8 +40,7 @@ def sinkhorn(
   Raises:
     ValueError: fewer iterations than one.
   """
-  if iterations < 1:
-    raise ValueError(f'iterations={iterations} of Sinkhorn must be at least 1.')
+  check(iterations)
   logits = jax.lax.stop_gradient(logits).astype(jnp.float32)
   if weights is None:
     weights = jnp.ones(logits.shape[:-1], jnp.float32)
@@ -55,6 +54,12 @@ def sinkhorn(
     columns = jnp.where(jnp.isfinite(total), -total, 0)
     rows = -_logsumexp(logits + columns, -1)
   return jnp.exp(logits + columns + rows)
+
+
+def check(iterations: int) -> None:
+  """Raises ValueError for fewer iterations than one."""
+  if iterations < 1:
+    raise ValueError(f'iterations={iterations} of Sinkhorn must be at least 1.')
 
 
 def columns_to_one(assignment: Array, weights: Array | None = None) -> Array:

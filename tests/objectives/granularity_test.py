@@ -20,7 +20,7 @@ WEIGHTS = jnp.asarray(RNG.random((B, V, N)) < 0.7, 'float32')
 WEIGHTS = WEIGHTS.at[3, 1].set(0)  # A pair without overlap.
 KERNELS = draw(4, D, K)
 CLUSTERS = granularity.ClusterSpec(clusters=C)
-HEADS = tuple((lambda x, k=k: x @ k) for k in KERNELS)
+HEADS = tuple((lambda x, k=k: dino.Vectors(x, k)) for k in KERNELS)
 
 
 @functools.partial(jax.jit, static_argnames=('kind', 'levels'))
@@ -28,7 +28,7 @@ def step(student, teacher, weights, kind='centring', levels=None):
   centring = {level: jnp.zeros(K) for level in granularity.LEVELS}
 
   def loss(student, teacher, kernels):
-    heads = [(lambda x, k=k: x @ k) for k in kernels]
+    heads = [(lambda x, k=k: dino.Vectors(x, k)) for k in kernels]
     out = granularity.losses(
       student,
       teacher,
