@@ -2,7 +2,6 @@
 
 Command: `rsfm compile --config configs/mesh/v6e_16x16.py
 --topology v6e:16x16`.
-A proposal: it has not been compiled to the end yet (E010).
 """
 
 from configs import base
