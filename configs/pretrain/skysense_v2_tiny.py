@@ -18,9 +18,21 @@ def get_config():
   c.objective.views.global_size = 64
   c.objective.views.local_size = 32
   c.objective.views.local_views = 4
+  # Weak enough to leave something to agree on in 64 pixels.
+  c.objective.photometric.update(
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.1,
+    hue=0.02,
+    grey=0.0,
+    solarise=0.0,
+    sigma=(0.1, 0.7),
+  )
   c.objective.hidden = 128
   c.objective.bottleneck = 32
-  c.objective.outputs = 512
+  # Sinkhorn gives every output its share of the rows: more outputs than images
+  # of a batch would make the targets uniform.
+  c.objective.outputs = 64
   c.objective.queries = 8
   c.objective.query_heads = 2
   c.objective.clusters = 4
@@ -31,11 +43,10 @@ def get_config():
   c.optim.learning_rate = 1e-3
   c.optim.warmup_steps = None
   c.optim.warmup_percent = 10.0
-  c.train.ema_decay = 0.98
   c.data.tiles.sources = (('scenes', 'train', 1.0),)
-  c.data.tiles.batch_size = 8
+  c.data.tiles.batch_size = 16
   c.data.tiles.tile = 128
   c.data.tiles.dates = {'sentinel2_skysense': 2, 'sentinel1_grd': 2}
-  c.train.total_steps = 150
+  c.train.total_steps = 400
   c.train.checkpoint_percent = 50.0
   return c

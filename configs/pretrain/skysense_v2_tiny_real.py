@@ -39,7 +39,7 @@ def get_config():
   c.objective.ita_weight = 0.0
   c.objective.hidden = 128
   c.objective.bottleneck = 32
-  c.objective.outputs = 512
+  c.objective.outputs = 64
   c.objective.queries = 8
   c.objective.query_heads = 2
   c.objective.clusters = 4

@@ -109,13 +109,15 @@ class Head(nnx.Module):
   weight norm has a gain fixed at 1, so the gain is no parameter here.
   """
 
-  def __init__(self, spec: HeadSpec, *, key: Array):
+  def __init__(
+    self, spec: HeadSpec, *, key: Array, std: float | None = linear.DEFAULT_STD
+  ):
     inner = [spec.hidden] * (spec.layers - 1)
     sizes = [spec.dim_in, *inner, spec.bottleneck]
     self.layers = spec.layers
     for i, (d_in, d_out) in enumerate(zip(sizes[:-1], sizes[1:])):
       name = f'layer_{i}'
-      dense = linear.Dense(d_in, d_out, key=rng.named(key, name))
+      dense = linear.Dense(d_in, d_out, key=rng.named(key, name), std=std)
       setattr(self, name, dense)
     self.directions = nnx.Param(
       linear.truncated_normal(

@@ -115,6 +115,9 @@ class Heads(nnx.Module):
         outputs=spec.outputs,
       ),
       key=rng.named(key, name),
+      # Narrow heads of std 0.02 start with vectors whose length is nearly 0,
+      # and gradients of 1 / length, which clipping then takes for all others.
+      std=model.init_std,
     )
     mgcl = widths if spec.mgcl_weight else {}
     self.dense = nnx.Dict({s: head(f'dense/{s}', d) for s, d in mgcl.items()})
@@ -125,11 +128,12 @@ class Heads(nnx.Module):
         model.fusion_dim,
         spec.query_heads,
         key=rng.named(key, 'queries'),
+        std=model.init_std,
       )
       self.query_head = head('query_head', model.fusion_dim)
     if spec.ita_weight:
       self.language = linear.Dense(
-        last, table_dim, key=rng.named(key, 'language')
+        last, table_dim, key=rng.named(key, 'language'), std=model.init_std
       )
 
 

@@ -45,7 +45,14 @@ class Queries(nnx.Module):
   """
 
   def __init__(
-    self, m: int, dim: int, heads: int, *, key: Array, depth: int = 1
+    self,
+    m: int,
+    dim: int,
+    heads: int,
+    *,
+    key: Array,
+    depth: int = 1,
+    std: float | None = linear.DEFAULT_STD,
   ):
     if m < 1 or depth < 1:
       raise ValueError(
@@ -57,7 +64,9 @@ class Queries(nnx.Module):
     self.depth = depth
     for i in range(depth):
       name = f'layer_{i}'
-      layer = decoder.DecoderLayer(dim, heads, key=rng.named(key, name))
+      layer = decoder.DecoderLayer(
+        dim, heads, key=rng.named(key, name), std=std
+      )
       setattr(self, name, layer)
 
   def __call__(self, tokens: Array, valid: Array | None = None) -> Array:
