@@ -1,5 +1,6 @@
 """Eight fake CPU devices, strict ranks, a compilation cache, shared samples."""
 
+import gc
 import os
 import pathlib
 import sys
@@ -9,6 +10,10 @@ import jax
 import pytest
 
 os.environ.setdefault('RSFM_PROGRESS', '0')
+
+# Linux gives a process 65,530 memory maps, and every compiled program takes
+# some; LLVM aborts when there are no more.
+_MANY_MAPS = 20_000
 
 
 def pytest_configure(config):
@@ -23,6 +28,16 @@ def pytest_configure(config):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS(sys.argv[:1])  # Grain's workers read absl flags.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_memory_maps():
+  """Drops the programs of earlier files before the suite has too many."""
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.is_file() and maps.read_bytes().count(b'\n') > _MANY_MAPS:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session')
