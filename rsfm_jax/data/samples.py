@@ -5,6 +5,9 @@ Arrays by name:
   <sensor>/image        [H, W, C], bands and units of the sensor's contract;
                         an absent band is zero and missing in `bands`
   <sensor>/valid        bool [H, W], False = nodata; optional
+  <sensor>/series       [K, H, W, C], all dates, of which `image` is the first;
+                        optional
+  <sensor>/series_valid bool [K, H, W]; without it `valid` holds on all dates
   <sensor>/band_valid   bool [C], written from `bands`; optional
   <sensor>/scene_scale  float32 [], RMS amplitude of the scene that a complex
                         SAR chip was cut from; complex SAR only, required
@@ -31,7 +34,7 @@ COLUMNS = (
   'licence',
   'bands',
 )
-_PER_SENSOR = ('image', 'valid', 'scene_scale')
+_PER_SENSOR = ('image', 'valid', 'series', 'series_valid', 'scene_scale')
 
 
 def row(
@@ -123,6 +126,7 @@ def _check_image(
       f'{where}: {name}/valid is {valid.dtype} {valid.shape}, not bool '
       f'{image.shape[:2]}.'
     )
+  _check_series(arrays, image, name, where)
   if sensor.kind == contract.Kind.SAR_COMPLEX:
     scale = arrays.get(f'{name}/scene_scale')
     if scale is None or scale.shape or not 0 < scale < np.inf:
@@ -130,6 +134,49 @@ def _check_image(
         f'{where}: {name}/scene_scale={scale} must be the RMS amplitude of '
         'the scene, a positive scalar.'
       )
+
+
+def _check_series(
+  arrays: Mapping[str, np.ndarray], image: np.ndarray, name: str, where: str
+) -> None:
+  series = arrays.get(f'{name}/series')
+  if series is not None and (
+    series.ndim != 4
+    or series.shape[1:] != image.shape
+    or series.dtype.kind not in 'uif'
+    or not series.size
+  ):
+    raise ValueError(
+      f'{where}: {name}/series is {series.dtype} {series.shape}; give at least '
+      f'one date of a real type, [K, {", ".join(map(str, image.shape))}].'
+    )
+  valid = arrays.get(f'{name}/series_valid')
+  dates = None if series is None else series.shape[:3]
+  if valid is not None and (valid.dtype != bool or valid.shape != dates):
+    raise ValueError(
+      f'{where}: {name}/series_valid is {valid.dtype} {valid.shape}, not bool '
+      f'{dates or "beside a series"}.'
+    )
+
+
+def pixels(
+  arrays: Mapping[str, np.ndarray], name: str
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+  """All dates of a sensor: [K, H, W, C], and bool [K, H, W] or None for all.
+
+  A sensor without a series has its image as the one date; None where the
+  sample lacks the sensor.
+  """
+  found, valid = arrays.get(f'{name}/series'), arrays.get(f'{name}/valid')
+  if found is None:
+    image = arrays.get(f'{name}/image')
+    if image is None:
+      return None
+    found = image[None]
+  valid = arrays.get(f'{name}/series_valid', valid)
+  if valid is not None:
+    valid = np.broadcast_to(valid, found.shape[:3])
+  return found, valid
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics
 
 FORMAT = 'rsfm_jax.store/1'
-_JOURNAL = 'rsfm_jax.journal/2'
+_JOURNAL = 'rsfm_jax.journal/3'
 # One record a group: random access decodes nothing but what it asked for.
 # zstd:1 packs uint16 DN to 0.77-0.84 and complex SAR to 0.22 of their size;
 # faster settings leave the DN as large as they are (docs/packing.md).
@@ -196,8 +196,8 @@ class ShardWriter:
 
   def _observe(self, arrays: Mapping[str, Any], name: str, split: str) -> None:
     """Queues pixels: one large update costs far less than many small ones."""
-    image, valid = arrays[f'{name}/image'], arrays.get(f'{name}/valid')
-    pixels = image.reshape(-1, image.shape[-1])
+    dates, valid = samples.pixels(arrays, name)
+    pixels = dates.reshape(-1, dates.shape[-1])
     if valid is not None:
       pixels = pixels[valid.reshape(-1)]
     if (band_valid := arrays.get(f'{name}/band_valid')) is not None:

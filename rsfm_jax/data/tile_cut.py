@@ -11,6 +11,7 @@ import numpy as np
 from rsfm_jax.data import adapt
 from rsfm_jax.data import augment
 from rsfm_jax.data import dates as calendar
+from rsfm_jax.data import samples
 from rsfm_jax.sensors import regions as region_lib
 
 UNLABELLED = 255
@@ -141,12 +142,12 @@ class Cutter:
     """(H, W) of the sensors that a record has."""
     shapes = {}
     for name, adapter in self.adapters.items():
-      pixels = _pixels(record, adapter.name)
-      if pixels is None:
+      found = samples.pixels(record, adapter.name)
+      if found is None:
         if self.missing == 'error':
           adapter.shape(record)  # Says what is there instead.
         continue
-      shapes[name] = pixels.shape[1:3]
+      shapes[name] = found[0].shape[1:3]
     return shapes
 
   def _cut(self, record: Record, row: Any, rng) -> dict[str, Arrays]:
@@ -195,19 +196,18 @@ class Cutter:
     self, name: str, record: Record, row: Any, corner: tuple[int, int], rng
   ) -> Arrays:
     adapter, wanted = self.adapters[name], self.dates[name]
-    pixels = _pixels(record, adapter.name)
-    chosen = _choose(len(pixels), wanted, rng, name)
+    pixels, valid = samples.pixels(record, adapter.name)
+    chosen = _choose(len(pixels), wanted, rng)
     day = _days(record, adapter.name, row.date, len(pixels))[chosen]
     if rng is not None:
       day = calendar.jitter(day, self.day_jitter, rng)
     window = self._window(name, corner)
-    image, valid = pixels[window][chosen], _validity(record, adapter.name)
+    image = pixels[window][chosen]
     count, side = len(chosen), image.shape[1]
     # One date below the other: what an adapter does, it does to each pixel.
     column = {f'{adapter.name}/image': image.reshape(-1, *image.shape[2:])}
     if valid is not None:
-      valid = np.broadcast_to(valid, pixels.shape[:3])[window][chosen]
-      column[f'{adapter.name}/valid'] = valid.reshape(-1, side)
+      column[f'{adapter.name}/valid'] = valid[window][chosen].reshape(-1, side)
     for what in ('band_valid', 'scene_scale'):
       if (array := record.get(f'{adapter.name}/{what}')) is not None:
         column[f'{adapter.name}/{what}'] = array
@@ -293,23 +293,6 @@ def majority(codes: np.ndarray, factor: int) -> np.ndarray:
   return winner.astype(np.uint8).reshape(height, width)
 
 
-def _pixels(record: Record, name: str) -> np.ndarray | None:
-  """All dates [K, H, W, C] of a sensor of a record, None where it has none."""
-  series = record.get(f'{name}/series')
-  if series is None:
-    image = record.get(f'{name}/image')
-    return None if image is None else image[None]
-  if series.ndim != 4:
-    raise ValueError(f'{name}/series has shape {series.shape}, not [K,H,W,C].')
-  return series
-
-
-def _validity(record: Record, name: str) -> np.ndarray | None:
-  """bool [K, H, W] or [H, W], None where all pixels are valid."""
-  valid = record.get(f'{name}/series_valid')
-  return record.get(f'{name}/valid') if valid is None else valid
-
-
 def _days(
   record: Record, name: str, date: str | None, count: int
 ) -> np.ndarray:
@@ -328,10 +311,8 @@ def _days(
   return calendar.of_series(days, date)
 
 
-def _choose(count: int, wanted: int, rng, name: str) -> np.ndarray:
+def _choose(count: int, wanted: int, rng) -> np.ndarray:
   """Which of `count` dates are kept, ascending: int [min(count, wanted)]."""
-  if not count:
-    raise ValueError(f'{name}/series is empty: it has no date.')
   if count <= wanted:
     return np.arange(count)
   if rng is None:

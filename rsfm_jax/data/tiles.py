@@ -5,10 +5,8 @@ every one of them, so that nothing is resampled: its corner lies on the grid
 that their pixels share. As in `pipeline`, whose order these batches have, the
 global batch is a function of (seed, step).
 
-Beside what `samples` names, a record may hold
+Beside images and series, see `samples`, a record may hold
 
-  <sensor>/series        [K, H, W, C], all dates; without it `image` is the one
-  <sensor>/series_valid  bool [K, H, W]; without it `valid` holds on all dates
   <sensor>/days or days  int [K], see `dates.of_series`
   landcover              u8 [H, W] codes, 255 where unlabelled
 

@@ -104,6 +104,44 @@ def test_statistics_do_not_depend_on_shards(tmp_path):
     np.testing.assert_allclose(result.std, pixels.std(0), rtol=1e-12)
 
 
+def _series(dates=3):
+  """A series, its validity and where it has NaN besides."""
+  rng = np.random.default_rng(0)
+  series = rng.normal(size=(dates, 8, 8, 2)).astype(np.float32)
+  valid = rng.random((dates, 8, 8)) > 0.3
+  series[~valid] = np.nan
+  series[1, 4, 4] = np.inf
+  return series, valid
+
+
+@pytest.mark.parametrize('validity', ['series_valid', 'valid', 'none'])
+def test_statistics_count_every_date_of_a_series(tmp_path, validity):
+  name = 'sentinel1_grd'
+  series, valid = _series()
+  arrays = {f'{name}/series': series, f'{name}/image': series[0]}
+  if validity == 'valid':  # Holds on all dates.
+    arrays[f'{name}/valid'] = valid[0]
+    valid = np.broadcast_to(valid[0], valid.shape)
+  elif validity == 'series_valid':
+    arrays[f'{name}/{validity}'] = valid
+  with store.StoreWriter(
+    tmp_path, sensors={name: catalogue.get(name)}
+  ) as writer:
+    writer.add(arrays, id='a', split='train')
+    # A sample of one date counts beside it.
+    writer.add({f'{name}/image': 5 + series[2] * 0}, id='b', split='test')
+  counted = series[valid & np.isfinite(series).all(-1)]
+  whole = store.Store(tmp_path)
+  result = whole.accumulator_of(name, 'train').result()
+  assert result.count == (len(counted),) * 2
+  np.testing.assert_allclose(result.mean, counted.mean(0, float), rtol=1e-6)
+  np.testing.assert_allclose(result.std, counted.std(0, float), rtol=1e-6)
+  one = whole.accumulator_of(name, 'test').result()
+  assert one.count == (int(np.isfinite(series[2, ..., 0]).sum()),) * 2
+  assert one.mean == (5.0, 5.0)
+  assert whole.statistics_of(name).count[0] == result.count[0] + one.count[0]
+
+
 @pytest.mark.parametrize(
   ('arrays', 'sample', 'message'),
   [
@@ -116,6 +154,13 @@ def test_statistics_do_not_depend_on_shards(tmp_path):
     ({}, {'id': 'first'}, "id='first' is not a new"),
     ({}, {'bands': {'opt': ['rad']}}, 'Did you mean "red"'),
     ({'opt/valid': np.ones((8, 7), bool)}, {}, 'opt/valid'),
+    ({'opt/series': np.zeros((0, 8, 8, 3), np.uint8)}, {}, 'opt/series'),
+    ({'opt/series': np.zeros((8, 8, 3), np.uint8)}, {}, 'opt/series'),
+    ({'opt/series': np.zeros((2, 8, 7, 3), np.uint8)}, {}, 'opt/series'),
+    ({'opt/series': np.zeros((2, 8, 8, 4), np.uint8)}, {}, 'opt/series'),
+    ({'opt/series': np.zeros((2, 8, 8, 3), complex)}, {}, 'opt/series'),
+    ({'opt/series_valid': np.ones((2, 8, 8), bool)}, {}, 'opt/series_valid'),
+    ({'opy/series': np.zeros((2, 8, 8, 3))}, {}, 'Did you mean "opt"'),
   ],
 )
 def test_bad_samples_are_refused(tmp_path, arrays, sample, message):

@@ -355,12 +355,16 @@ def _wrong(**arrays):
 @pytest.mark.parametrize(
   'samples, message',
   [
-    (_wrong(**{'ms/series': np.zeros((0, 4, 4, 4), np.float32)}), 'is empty'),
     (_wrong(days=np.arange(4, dtype=np.int32)), '5 dates but 4 days'),
     (_wrong(days=np.int32([0, 90, 180, 366, 400])), 'outside the year'),
     (_wrong(days=np.int32([-7, 90, 180, 200, 300])), 'outside the year'),
     (
-      _wrong(**{'ms/series': np.zeros((5, 5, 5, 4), np.float32)}),
+      _wrong(
+        **{
+          'ms/image': np.zeros((5, 5, 4), np.float32),
+          'ms/series': np.zeros((5, 5, 5, 4), np.float32),
+        }
+      ),
       'same ground',
     ),
     (_wrong(landcover=np.full((32, 32), 12, np.uint8)), 'has code 12'),
