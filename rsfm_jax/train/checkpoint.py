@@ -273,7 +273,7 @@ def load_params(
   Args:
     folder: the `checkpoints` folder of a run.
     step: a step, or None for the newest good one.
-    which: 'params' or 'ema'.
+    which: 'params' or 'ema'; or another entry of the state, such as 'extra'.
     shardings: from the abstract parameters to their shardings, for instance a
       partial `rules.shardings`; None puts all on one device.
 
@@ -289,7 +289,10 @@ def load_params(
       log.warning('checkpoint %d is damaged: %s.', index, problem)
       continue
     tree = _placed(_abstract(folder / str(index), which), shardings)
-    params = _load(folder / str(index), {which: tree})[which]
+    if which in _ALONE:
+      params = _load(folder / str(index), {which: tree})[which]
+    else:
+      params = _load_of_rest(folder / str(index), {which: tree})[which]
     return Loaded(index, params, _metadata(folder / str(index)))
   raise ValueError(f'{folder} holds no good checkpoint (steps {saved}).')
 
@@ -319,7 +322,9 @@ def _seal(folder: pathlib.Path) -> None:
 
 def _abstract(folder: pathlib.Path, item: str) -> trees.Tree:
   """The saved tree of an item as shapes and dtypes, read from its metadata."""
-  known = ocp.checkpointables_metadata(folder).metadata
+  known = dict(ocp.checkpointables_metadata(folder).metadata)
+  if item not in known:
+    known |= known[_REST]
   if item not in known:
     raise ValueError(f'{folder} holds {sorted(known)}, but no {item!r}.')
   return jax.tree.map(
@@ -343,6 +348,14 @@ def _placed(tree: trees.Tree, shardings) -> trees.Tree:
 
 def _metadata(folder: pathlib.Path) -> dict[str, Any]:
   return dict(ocp.checkpointables_metadata(folder).custom_metadata or {})
+
+
+def _load_of_rest(folder: pathlib.Path, entries: trees.Tree) -> trees.Tree:
+  """Some entries of what is stored together; the others are not read."""
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
+  with context:
+    return ocp.load_checkpointables(folder, {_REST: entries})[_REST]
 
 
 def _load(folder: pathlib.Path, items: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,16 @@ def test_parameters_load_alone(toy, saved, tmp_path, equal):
     checkpoint.load_params(folder, step=9)
 
 
+def test_other_entries_of_the_state_load_alone(toy, saved, tmp_path, equal):
+  held = {'centres': jnp.arange(3.0), 'far': {'off': jnp.ones(2)}}
+  saved.save(4, state_at(toy, 4) | {'extra': held}, METADATA)
+  saved.wait()
+  folder = tmp_path / 'checkpoints'
+  equal(checkpoint.load_params(folder, which='extra').params, held)
+  with pytest.raises(ValueError, match="'extra'.*but no 'extro'"):
+    checkpoint.load_params(folder, which='extro')
+
+
 @pytest.mark.parametrize('name', ['flipped', 'cut', 'gone', 'unsealed'])
 def test_a_damaged_newest_step_falls_back_and_says_so(
   toy, saved, tmp_path, warnings, equal, name
