@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from rsfm_jax.cli import measure
+from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import protocols
@@ -15,7 +16,32 @@ HELP = 'kNN and linear probes of frozen features, beside baselines'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--store', required=True, help='a labelled store (train, val, test)')
-  add('--sensor', default='opt', help='which sensor of the models')
+  add('--sensor', default='opt', help='which sensor of the models, one image')
+  add(
+    '--sensors',
+    type=_names,
+    metavar='A,B',
+    help='one sensor or several, with all their dates, instead of --sensor '
+    '(SkySense V2); the store holds them co-registered',
+  )
+  add(
+    '--dates',
+    type=int,
+    default=measure_tiles.DATES,
+    help='of --sensors: at most so many of a series, at even distances',
+  )
+  add(
+    '--missing_sensors',
+    choices=('error', 'mask'),
+    default='error',
+    help='of --sensors: what a sample that lacks one does',
+  )
+  add(
+    '--prompts',
+    choices=('keep', 'drop'),
+    default='keep',
+    help='drop: without the prompts that SkySense V2 has for each sensor',
+  )
   add(
     '--checkpoint',
     action='append',
@@ -36,7 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='A,B',
     help=f'of {", ".join(protocols.names())}',
   )
-  add('--stages', type=_names, help='default: all, with embed and final')
+  add(
+    '--stages',
+    type=_names,
+    help='default: all, with embed and final; of --sensors: fused and finals',
+  )
   add('--pools', type=_names, default=('mean', 'std'))
   add('--views', choices=('identity', 'd4'), default='identity')
   add(
@@ -65,11 +95,17 @@ def run(args: argparse.Namespace) -> int:
     'batch_size': args.batch_size,
     'missing_bands': args.missing_bands,
   }
+  # Of one image, or of tiles of several sensors and dates.
+  by, sensors = measure, args.sensor
+  if args.sensors:
+    by, sensors = measure_tiles, args.sensors
+    options['dates'] = args.dates
+    options['missing_sensors'] = args.missing_sensors
   first = opened[0][1] if opened else None
   rows: list[rows_lib.Row] = []
   if 'raw' in args.baselines:
-    rows += measure.baseline_rows(
-      measure.target(store, args.sensor, first, **options),
+    rows += by.baseline_rows(
+      by.target(store, sensors, first, **options),
       protocols=args.protocols,
       seed=args.seed,
     )
@@ -77,14 +113,15 @@ def run(args: argparse.Namespace) -> int:
     start = measure.random_init(first, seed=args.seed)
     opened.insert(0, ('random init', start))
   for name, one in opened:
-    rows += measure.model_rows(
+    rows += by.model_rows(
       one,
-      measure.target(store, args.sensor, one, **options),
-      name=name,
+      by.target(store, sensors, one, **options),
+      name=name if args.prompts == 'keep' else f'{name}, without prompts',
       protocols=args.protocols,
       stages=args.stages,
       pools=args.pools,
       views=args.views,
+      prompts=args.prompts,
       seed=args.seed,
     )
   if args.out:

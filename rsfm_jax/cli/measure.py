@@ -1,6 +1,6 @@
 """What models know: features of labelled stores, probes, speed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import functools
 import math
 import time
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rsfm_jax.cli import encoders
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
 from rsfm_jax.core import memory
@@ -20,12 +21,10 @@ from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
-from rsfm_jax.models import build
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
 SPLITS = ('train', 'val', 'test')
-FINAL = 'final'  # The normalised tokens after the last stage.
 
 
 class Target(NamedTuple):
@@ -107,18 +106,6 @@ def _entries(to: Target, split: str | None) -> Iterator[dict[str, np.ndarray]]:
     yield batch[to.sensor.name]
 
 
-def encoder(spec: Any, sensor: str):
-  """(params, image) -> {stage: map} for one sensor, dropless."""
-  apply = build.build(spec).apply
-
-  def encode(params, image):
-    out = apply(params, {sensor: image}, mode='eval')
-    maps = {name: m[sensor] for name, m in out.intermediates.items()}
-    return maps | {FINAL: out.features[sensor]}
-
-  return encode
-
-
 @functools.lru_cache(maxsize=4)
 def extractor(
   spec: Any,
@@ -126,16 +113,12 @@ def extractor(
   stages: tuple[str, ...],
   pools: tuple[str, ...],
   views: features_lib.Views,
+  prompts: encoders.Prompts = 'keep',
 ) -> features_lib.Extractor:
   """The same arguments give the same compiled program."""
   return features_lib.Extractor(
-    encoder(spec, sensor), stages, pools=pools, views=views
+    encoders.of_image(spec, sensor, prompts), stages, pools=pools, views=views
   )
-
-
-def stage_names(opened: models.Opened) -> list[str]:
-  depths = opened.model.spec.depths
-  return ['embed', *(f'stage_{i}' for i in range(len(depths))), FINAL]
 
 
 def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
@@ -159,26 +142,29 @@ def model_rows(
   stages: Sequence[str] | None = None,
   pools: Sequence[str] = ('mean', 'std'),
   views: features_lib.Views = 'identity',
+  prompts: encoders.Prompts = 'keep',
   seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features."""
   extract = extractor(
     opened.model.spec,
     to.sensor.name,
-    tuple(stages or stage_names(opened)),
+    tuple(stages or encoders.stages_of_image(opened.model.spec)),
     tuple(pools),
     views,
+    prompts,
   )
-  found = {}
-  for split in SPLITS:
-    found[split] = extract(
-      opened.params,
-      batches(to, split),
-      what=f'{name}, {split}',
-      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
-    )
+  rows = probe(
+    functools.partial(extract.describe, opened.params),
+    functools.partial(batches, to),
+    to,
+    name=name,
+    protocols=protocols,
+    checkpoint=opened.content_hash,
+    seed=seed,
+  )
   memory.trim()  # Of what compiling took.
-  return _rows(found, to, name, protocols, opened.content_hash, seed)
+  return rows
 
 
 def baseline_rows(
@@ -187,14 +173,14 @@ def baseline_rows(
   """Raw band statistics, with and without gradients, by the same probes."""
   out = []
   for name, describe in baselines.BASELINES.items():
-    found = {
-      split: features_lib.collect(
-        describe, batches(to, split), what=f'{name}, {split}'
-      )
-      for split in SPLITS
-    }
-    words = name.replace('_', ' ')
-    out += _rows(found, to, words, protocols, '', seed)
+    out += probe(
+      describe,
+      functools.partial(batches, to),
+      to,
+      name=name.replace('_', ' '),
+      protocols=protocols,
+      seed=seed,
+    )
   return out
 
 
@@ -208,7 +194,7 @@ def images_per_second(
   run = extractor(
     opened.model.spec,
     to.sensor.name,
-    tuple(stage_names(opened)),
+    tuple(encoders.stages_of_image(opened.model.spec)),
     ('mean', 'std'),
     'identity',
   ).describe
@@ -222,7 +208,36 @@ def images_per_second(
   return len(image) / float(np.median(seconds))
 
 
-def _rows(found, to, name, protocols, checkpoint, seed):
+def probe(
+  describe: Callable[[Any], Any],
+  read: Callable[[str], Iterator[dict[str, Any]]],
+  to: Any,
+  *,
+  name: str,
+  protocols: Sequence[str],
+  checkpoint: str = '',
+  seed: int,
+) -> list[rows_lib.Row]:
+  """Rows of what `describe` makes of the splits of a target.
+
+  Args:
+    describe: see `features.collect`.
+    read: batches of a split.
+    to: a target, of whichever kind.
+    name: for the rows.
+    protocols: names of `protocols.PRESETS`.
+    checkpoint: content hash, for the rows.
+    seed: of probes and bootstrap.
+  """
+  found = {
+    split: features_lib.collect(
+      describe,
+      read(split),
+      what=f'{name}, {split}',
+      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
+    )
+    for split in SPLITS
+  }
   return runs.evaluate_features(
     {split: f.values for split, f in found.items()},
     {split: f.labels for split, f in found.items()},

@@ -92,6 +92,57 @@ def open_model(
   )
 
 
+def prototypes_of(opened: Opened) -> jax.Array | None:
+  """f32[R, Np, dp], those of the regions as the run of a model left them.
+
+  They are no parameters (`objectives.geo_prototypes`): downstream they are
+  frozen. None where the model has none, or is not that of a run.
+  """
+  if opened.step is None or not getattr(opened.model.spec, 'prototypes_dim', 0):
+    return None
+  folder = pathlib.Path(opened.path) / 'checkpoints'
+  extra = checkpoint.load_params(folder, step=opened.step, which='extra')
+  return extra.params.get('prototypes')
+
+
+class Heads(NamedTuple):
+  """What an objective trained beside a model, which `open_model` leaves out.
+
+  Attributes:
+    params: nested dict, those under `objective/`.
+    objective: the constants of the losses, as JSON.
+    step: of the checkpoint.
+  """
+
+  params: Any
+  objective: dict[str, Any]
+  step: int
+
+
+def open_heads(
+  workdir: str | pathlib.Path,
+  *,
+  which: Literal['auto', 'params', 'ema'] = 'auto',
+  step: int | None = None,
+) -> Heads:
+  """The heads of a run, by default the teacher's; see `open_model`.
+
+  Raises:
+    ValueError: no checkpoint, or an objective without heads.
+  """
+  path = uris.local(workdir, what='a run', by='its reader', access='read')
+  loaded = checkpoint.load_params(
+    path / 'checkpoints',
+    step=step,
+    which=_taught(path) if which == 'auto' else which,
+  )
+  if training.HEADS not in loaded.params:
+    raise ValueError(f'{path}: its objective has no heads.')
+  return Heads(
+    loaded.params[training.HEADS], loaded.metadata['objective'], loaded.step
+  )
+
+
 def _taught(workdir: pathlib.Path) -> str:
   """The teacher is what SkySense V2 is used with (arXiv 2507.13812, 3.3)."""
   config = workdir / 'config.json'

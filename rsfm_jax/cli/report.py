@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rsfm_jax.cli import encoders
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.core import files
@@ -230,7 +231,7 @@ def _features(
 ) -> list[Any]:
   if not images:
     return []
-  stages = measure.stage_names(opened)
+  stages = encoders.stages_of_image(opened.model.spec)
   encode = once.jit(lambda p, x: opened.model.apply(p, x).intermediates)
   maps = encode(opened.params, dict(images))
   figures = []

@@ -1,12 +1,14 @@
 """Frozen features: pools of named maps over a stream of batches.
 
 Batches are plain dicts {'image': f32[B, H, W, C], 'valid': bool[B], 'label':
-int[B] or bits [B, L]}; B must stay the same so that one program serves all.
+int[B] or bits [B, L]}; B must stay the same so that one program serves all. An
+encoder of several sensors takes a tree of arrays [B, ...] for the image.
 Rows with `valid` False are dropped here, so nothing downstream knows padding.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -74,7 +76,8 @@ def collect(
   """Runs `describe` over batches and keeps the valid rows.
 
   Args:
-    describe: `f32[B, H, W, C] -> f32[B, F]`, compiled by the caller or NumPy.
+    describe: of an image, or a tree, to f32[B, F]; compiled by the caller or
+      NumPy.
     batches: see the module; `valid` and `label` may be absent.
     what: the name of the progress bar.
     total: batches to come, for the time that is left.
@@ -84,10 +87,11 @@ def collect(
   """
   values, labels, kept = [], [], []
   for batch in progress.bar(batches, total=total, what=what, unit='batch'):
-    image = np.asarray(batch['image'], np.float32)
-    valid = np.asarray(batch.get('valid', np.ones(len(image), bool)))
+    image = jax.tree.map(_single, batch['image'])
+    rows = len(jax.tree.leaves(image)[0])
+    valid = np.asarray(batch.get('valid', np.ones(rows, bool)))
     if not valid.all():  # No encoder, however it mixes rows, sees padding.
-      image = np.where(valid[:, None, None, None], image, 0)
+      image = jax.tree.map(functools.partial(_emptied, valid=valid), image)
     values.append(describe(image))
     kept.append(valid)
     if batch.get('label') is not None:
@@ -109,6 +113,19 @@ def collect(
   return Features(out, np.concatenate(labels) if labels else None)
 
 
+def _single(array: Any) -> np.ndarray:
+  array = np.asarray(array)
+  return (
+    array.astype(np.float32, copy=False) if array.dtype.kind == 'f' else array
+  )
+
+
+def _emptied(array: np.ndarray, valid: np.ndarray) -> np.ndarray:
+  """[B, ...] with zeros in rows that are not valid."""
+  rows = valid.reshape(-1, *(1,) * (array.ndim - 1))
+  return np.where(rows, array, array.dtype.type(0))
+
+
 class Extractor:
   """Frozen features of an encoder: pools of stages, averaged over views."""
 
@@ -123,7 +140,8 @@ class Extractor:
     """Compiles on first use.
 
     Args:
-      encode: `(params, image f32[B, H, W, C]) -> {stage: [B, h, w, D]}`.
+      encode: `(params, image f32[B, H, W, C]) -> {stage: [B, h, w, D]}`, or of
+        a tree.
       stages: which maps, in order.
       pools: names of `POOLS`.
       views: `d4` averages the pools of all eight flips and rotations.

@@ -150,7 +150,17 @@ def test_the_teacher_is_probed_and_reported(trained, tmp_path, capsys):
   words = ['evaluate', '--store', str(trained / 'scenes'), '--out', str(out)]
   words += ['--checkpoint', f'mine={trained / "run"}']
   assert main.main([*words, '--protocols', 'galileo_knn5']) == 0
+  words += ['--sensors', 'opt,sentinel1_grd', '--baselines', 'none']
+  words += ['--protocols', 'galileo_knn5', '--prompts', 'drop']
+  assert main.main(words) == 0
+  fused = rows_lib.read(out)[-1]
+  assert fused.name == 'mine, without prompts'
+  assert fused.dataset == 'scenes (opt + sentinel1_grd)'
   teacher = models.open_model(trained / 'run')
+  assert models.prototypes_of(teacher).shape == (8, 2, 4)
+  heads = models.open_heads(trained / 'run')
+  assert heads.objective['queries'] == 2
+  assert heads.params['queries']['queries'].shape == (2, 8)
   student = models.open_model(trained / 'run', which='params')
   assert isinstance(teacher.model.spec, skysense_v2_spec.SkySenseV2Spec)
   assert rows_lib.read(out)[-1].checkpoint == teacher.content_hash

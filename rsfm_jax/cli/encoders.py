@@ -1,0 +1,110 @@
+"""From frozen parameters and inputs to named maps, for probes.
+
+All are dropless and change no bit by what a mask hides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rsfm_jax.models import build
+from rsfm_jax.models import skysense_v2_spec
+from rsfm_jax.objectives import clean
+from rsfm_jax.objectives import geo_prototypes
+
+Prompts = Literal['keep', 'drop']
+FINAL = 'final'  # The normalised tokens after the last stage.
+FUSED = 'fused'
+
+
+def of_image(spec: Any, sensor: str, prompts: Prompts = 'keep'):
+  """(params, image) -> {stage: map} for one sensor, dropless."""
+  apply = build.build(spec).apply
+  options = _prompt_options(spec, prompts)
+
+  def encode(params, image):
+    out = apply(params, {sensor: image}, mode='eval', **options)
+    maps = {name: m[sensor] for name, m in out.intermediates.items()}
+    return maps | {FINAL: out.features[sensor]}
+
+  return encode
+
+
+def _prompt_options(spec: Any, prompts: Prompts) -> dict[str, str]:
+  """What the model must be told about its prompts.
+
+  Raises:
+    ValueError: a model without prompts would have to drop them.
+  """
+  if prompts == 'keep':
+    return {}
+  if not getattr(spec, 'prompts', 0):
+    raise ValueError(f'--prompts {prompts}: the model has no prompts.')
+  return {'prompts': prompts}
+
+
+def stages_of_image(spec: Any) -> list[str]:
+  """Names of the maps of `of_image`, in order."""
+  return ['embed', *(f'stage_{i}' for i in range(len(spec.depths))), FINAL]
+
+
+class Known(NamedTuple):
+  """What a frozen model knows: its parameters, and prototypes or None."""
+
+  params: Any
+  prototypes: jax.Array | None
+
+
+def of_tiles(spec: skysense_v2_spec.SkySenseV2Spec, prompts: Prompts = 'keep'):
+  """(Known, inputs) -> {stage: [B, h, w, D]}, dropless.
+
+  Stages are 'fused' and, of every sensor, '<sensor>/embed' to '<sensor>/final',
+  means over the dates that count. Whatever a mask hides changes no bit.
+  """
+  apply = build.build(spec).apply
+  options = _prompt_options(spec, prompts)
+
+  def encode(known: Known, inputs: Mapping[str, Any]):
+    seen, context = inputs['sensors'], None
+    if known.prototypes is not None:
+      context = geo_prototypes.lookup(known.prototypes, inputs['region'])
+    there = {s: clean.dates(entry) for s, entry in seen.items()}
+    out = apply(
+      known.params,
+      {s: clean.series(entry) for s, entry in seen.items()},
+      date_valid=there,
+      days={s: entry['day'] for s, entry in seen.items()},
+      prototypes=context,
+      mode='eval',
+      **options,
+    )
+    levels = out.intermediates | {FINAL: out.features}
+    maps = {
+      f'{s}/{level}': over_dates(x, there[s])
+      for level, of in levels.items()
+      for s, x in of.items()
+    }
+    return maps if out.fused is None else maps | {FUSED: out.fused}
+
+  return encode
+
+
+def over_dates(values: jax.Array, valid: jax.Array) -> jax.Array:
+  """The mean over the dates that count: [B, T, ...], bool[B, T] -> [B, ...].
+
+  Zero where none counts; float32.
+  """
+  rest = (1,) * (values.ndim - 2)
+  valid = valid.reshape(*valid.shape, *rest)
+  total = jnp.where(valid, values.astype(jnp.float32), 0).sum(1)
+  return total / jnp.maximum(valid.sum(1), 1)
+
+
+def stages_of_tiles(
+  spec: skysense_v2_spec.SkySenseV2Spec, sensors: Sequence[str]
+) -> tuple[str, ...]:
+  """The fused features, if there are any, and the last ones of every sensor."""
+  fused = (FUSED,) if spec.fusion_depth else ()
+  return fused + tuple(f'{sensor}/{FINAL}' for sensor in sensors)
