@@ -13,8 +13,11 @@ import pytest
 from benchmarks import checkpoint
 from benchmarks import compile as compile_benchmark
 from benchmarks import input as input_benchmark
+from benchmarks import skysense_step
 from benchmarks import swin_torch
 from benchmarks import train_step
+from rsfm_jax.cli import config as configs
+from rsfm_jax.cli import training
 from rsfm_jax.models import accounting
 from rsfm_jax.models import sizes
 from rsfm_jax.train import checkpoint as checkpoints
@@ -386,3 +389,36 @@ def test_help_is_the_head_of_the_script(gpu):
   done = gpu('--help')
   assert done.returncode == 0
   assert 'jax[cuda13]' in done.stdout and 'set -euo' not in done.stdout
+
+
+# SkySense V2's step.
+
+
+def test_a_step_is_compared_with_its_parts_round_by_round():
+  wall = {
+    'step': [2.0, 4.0, 3.0],
+    'student': [1.0, 2.0, 2.0],
+    'teacher': [0.5, 1.0, 0.5],
+    'views': [0.1, 0.1, 0.3],
+    'sinkhorn': [0.2, 0.2, 0.3],
+  }
+  rows = skysense_step.rows_of(wall, {'tiles': 4})
+  assert [row['part'] for row in rows] == list(wall)
+  assert rows[0]['ratio'] == pytest.approx(4 / 3)  # Of 4/3, 4/3 and 6/5.
+  assert rows[3]['share'] == pytest.approx(0.05)  # Of 5, 2.5 and 10 %.
+  assert rows[0]['seconds'] == 3.0 and rows[0]['tiles'] == 4
+
+
+def test_sinkhorn_is_asked_what_a_step_asks_it():
+  config = configs.load(str(skysense_step.CONFIG), skysense_step.QUICK)
+  planned = training.abstract(
+    config, mesh_sizes={'data': 1}, devices=jax.devices()[:1]
+  )
+  work = skysense_step.sinkhorn_work(planned)
+  # Of every sensor and the fused features: pixels, objects, images; then the
+  # queries and the prototypes.
+  *targets, prototypes = work.logits
+  assert {shape[-1] for shape in targets} == {config.objective.outputs}
+  assert len(targets) == 4 * 3 + 1
+  assert prototypes[0] == 4 and prototypes[-1] == config.objective.prototypes
+  assert len(work.clusters) == 4 * 2  # Of global and of local views.

@@ -13,6 +13,7 @@ from rsfm_jax.models import build
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import geo_prototypes
+from rsfm_jax.objectives import semantic
 
 Prompts = Literal['keep', 'drop']
 FINAL = 'final'  # The normalised tokens after the last stage.
@@ -108,3 +109,23 @@ def stages_of_tiles(
   """The fused features, if there are any, and the last ones of every sensor."""
   fused = (FUSED,) if spec.fusion_depth else ()
   return fused + tuple(f'{sensor}/{FINAL}' for sensor in sensors)
+
+
+def of_queries(spec: skysense_v2_spec.SkySenseV2Spec, *, query_heads: int):
+  """(Known, parameters of the queries, inputs) -> f32[B, m, h, w].
+
+  What each query of QSACL gives to each place of the fused grid; the sum over
+  the places is 1. Parameters are `objective/queries` of a run
+  (`models.open_heads`), `query_heads` stands in its `objective`.
+  """
+  encode = of_tiles(spec)
+
+  def look(known: Known, queries: Any, inputs: Mapping[str, Any]):
+    fused = encode(known, inputs)[FUSED]
+    b, h, w, dim = fused.shape
+    weights = semantic.looks(
+      queries, fused.reshape(b, h * w, dim), heads=query_heads
+    )
+    return weights.reshape(b, -1, h, w)
+
+  return look

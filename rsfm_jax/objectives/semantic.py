@@ -6,7 +6,7 @@ teacher finds in the other, so the teacher encodes local views too.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
@@ -96,6 +96,28 @@ class Queries(nnx.Module):
     """The queries of every sample, in the tokens' dtype: [B, m, D]."""
     queries = self.queries[...].astype(tokens.dtype)
     return jnp.broadcast_to(queries[None], (len(tokens), *queries.shape))
+
+
+def looks(
+  params: Any, tokens: Array, *, heads: int, valid: Array | None = None
+) -> Array:
+  """Where trained queries look, from their parameters: f32[B, m, S].
+
+  Means over the attention heads of the last layer; rows sum to 1.
+
+  Args:
+    params: nested dict of a `Queries`.
+    tokens: [B, S, D].
+    heads: attention heads, `objective.query_heads` of their run.
+    valid: bool[B, S], which of the tokens count.
+  """
+  m, dim = params['queries'].shape
+  depth = sum(name.startswith('layer_') for name in params)
+  made = nnx.eval_shape(
+    lambda: Queries(m, dim, heads, key=jax.random.key(0), depth=depth)
+  )
+  queries = nnx.merge(nnx.split(made)[0], params)
+  return queries.maps(tokens, valid).mean(1)
 
 
 def loss(

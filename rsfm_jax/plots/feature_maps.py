@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rsfm_jax.plots import components
 from rsfm_jax.plots import display
 from rsfm_jax.plots import reconstructions
 from rsfm_jax.plots import theme
@@ -26,13 +27,7 @@ def pca_rgb(features: np.ndarray) -> np.ndarray:
       f'features have {features.shape[-1]} dimensions; colour needs 3.'
     )
   flat = features.reshape(-1, features.shape[-1])
-  flat = flat - flat.mean(0)
-  # eigh sorts upwards: the last three columns carry the most variance.
-  _, vectors = np.linalg.eigh(flat.T @ flat)
-  vectors = vectors[:, :-4:-1]
-  largest = np.abs(vectors).argmax(0)
-  vectors = vectors * np.sign(vectors[largest, np.arange(3)])
-  parts = flat @ vectors
+  parts = components.principal(flat, 3).values
   low, high = np.percentile(parts, (1, 99), axis=0)
   colour = np.clip((parts - low) / np.maximum(high - low, 1e-12), 0, 1)
   return colour.reshape(*features.shape[:-1], 3)

@@ -137,3 +137,23 @@ def test_eight_devices_give_what_one_gives():
     whole,
     spread,
   )
+
+
+def test_looks_are_the_softmax_of_queries_and_keys():
+  """From parameters alone, as a checkpoint holds them; by hand for one head."""
+  made = semantic.Queries(3, 8, 1, key=jax.random.key(0), std=0.5)
+  params = nnx.to_pure_dict(nnx.split(made)[1])
+  tokens = jax.random.normal(jax.random.key(1), (2, 5, 8))
+  got = semantic.looks(params, tokens, heads=1)
+  layer, z = made.layer_0, made.start(tokens)
+  asked = layer.norm_2(z + layer.self_attention(layer.norm_1(z)))
+  q = layer.cross_attention.query(asked) * 8**-0.5
+  k = layer.cross_attention.key(tokens)
+  want = jax.nn.softmax(jnp.einsum('bmd,bsd->bms', q, k))
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  assert np.ptp(got) > 0.01
+  valid = jnp.array([[True] * 5, [True, True, False, True, False]])
+  hidden = jnp.where(valid[..., None], tokens, jnp.nan)
+  got = semantic.looks(params, hidden, heads=1, valid=valid)
+  assert (got[1][:, ~valid[1]] == 0).all()
+  np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-6)
