@@ -3,7 +3,7 @@
 import argparse
 
 from rsfm_jax.data import store as stores
-from rsfm_jax.data.synthetic import samples
+from rsfm_jax.data.synthetic import writing
 from rsfm_jax.models import clip_text
 from rsfm_jax.sensors import class_table
 
@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
 def _names(args: argparse.Namespace) -> list[str]:
   if args.classes_of is None:
     return [n.strip() for n in (args.classes or '').split(',') if n.strip()]
-  store = stores.Store(args.classes_of)
-  if set(store.column('source')) != {'synthetic'}:
+  names = writing.landcover_of(stores.Store(args.classes_of))
+  if names is None:
     raise ValueError(
       f'--classes-of {args.classes_of}: only synthetic stores say what the '
       'codes of their land cover mean; give --classes in the order of them.'
     )
-  return list(samples.LANDCOVER)
+  return list(names)

@@ -13,6 +13,7 @@ from rsfm_jax.core import rng
 from rsfm_jax.core import trees
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.models import skysense_v2_spec
+from rsfm_jax.sensors import class_table
 from rsfm_jax.train import checkpoint
 
 # Float32 sums over devices come in another order, and Sinkhorn's too.
@@ -188,3 +189,10 @@ def test_bad_input_is_named_before_anything_is_compiled(
 
   assert 'not a class table' in fails('--config.objective.class_table=nowhere')
   assert 'tile=60' in fails('--config.data.tiles.tile=60')
+  # A table of as many classes whose names are those of other codes.
+  names = ','.join(reversed(class_table.load(trained / 'classes').names))
+  words = ['data', 'text-embeddings', '--classes', names, '--fallback', '6']
+  assert main.main([*words, '--out', str(trained / 'turned')]) == 0
+  said = fails('--config.objective.class_table=turned')
+  assert 'class_table=turned and the land cover of the store scenes' in said
+  assert 'does not fit the mask' in said

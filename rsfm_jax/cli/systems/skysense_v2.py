@@ -16,6 +16,7 @@ from rsfm_jax.data import adapt
 from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
 from rsfm_jax.data import tiles
+from rsfm_jax.data.synthetic import writing
 from rsfm_jax.models import accounting
 from rsfm_jax.models import build
 from rsfm_jax.models import skysense_v2_spec
@@ -85,6 +86,9 @@ def data(config: config_dict.ConfigDict) -> found_lib.Data:
     raise ValueError('config.data.tiles.sources is empty: name a store.')
   root = pathlib.Path(config.data.root)
   opened = {name: stores.Store(root / name) for name, _, _ in section.sources}
+  if table is not None:
+    for name, store in opened.items():
+      _check_classes(config, table, name, store)
   contracts = {name: catalogue.get(name) for name in config.model.sensors}
   used = tuple(opened[name] for name, _, _ in section.sources)
   splits = tuple(split for _, split, _ in section.sources)
@@ -221,6 +225,25 @@ def class_vectors(
     )
   root = pathlib.Path(config.data.root)
   return class_table.load(root / config.objective.class_table)
+
+
+def _check_classes(
+  config: config_dict.ConfigDict,
+  table: class_table.ClassTable,
+  name: str,
+  store: stores.Store,
+) -> None:
+  """Raises ValueError where codes are known to mean other classes."""
+  names = writing.landcover_of(store)
+  if names is None:
+    return
+  try:
+    table.check(names)
+  except ValueError as error:
+    raise ValueError(
+      f'config.objective.class_table={config.objective.class_table} and the '
+      f'land cover of the store {name}: {error}'
+    ) from error
 
 
 def _vectors(

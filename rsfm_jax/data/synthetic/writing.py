@@ -85,3 +85,9 @@ def write(
     ):
       writer.add(sample.arrays, **sample.fields)
     return writer.finish()
+
+
+def landcover_of(store: stores.Store) -> tuple[str, ...] | None:
+  """What the codes of a store's land cover mean; None where nobody says so."""
+  synthetic = set(store.column('source')) == {'synthetic'}
+  return samples.LANDCOVER if synthetic else None
