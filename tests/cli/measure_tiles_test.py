@@ -1,5 +1,6 @@
 """Features of series and of several sensors, from stores to rows."""
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.models import build
 from rsfm_jax.models import sizes
 from rsfm_jax.objectives import clean
+from rsfm_jax.objectives import semantic
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import regions
 from rsfm_jax.sensors import statistics
@@ -240,6 +242,18 @@ def test_samples_that_lack_a_sensor_are_refused_or_masked(tmp_path, opened):
   assert np.isfinite(out).all()
   lacking = out[:, SPEC.fusion_dim + SPEC.dim(-1) :]
   assert (lacking[0] == 0).all() and (lacking[1] != 0).any()
+
+
+def test_queries_share_one_look_over_the_fused_grid(store, opened):
+  made = semantic.Queries(3, SPEC.fusion_dim, 2, key=jax.random.key(2))
+  params = nnx.to_pure_dict(nnx.split(made)[1])
+  inputs = next(measure_tiles.batches(target(store, opened), 'test'))['image']
+  look = encoders.of_queries(SPEC, query_heads=2)
+  known = encoders.Known(opened.params, None)
+  maps = once.jit(look)(known, params, inputs)
+  assert maps.shape == (3, 3, 2, 2)  # 64 pixels of which 32 make a token.
+  np.testing.assert_allclose(maps.sum((2, 3)), 1, rtol=1e-5)
+  assert np.ptp(maps) > 0
 
 
 def test_models_and_raw_statistics_become_rows(store, opened):
