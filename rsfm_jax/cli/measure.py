@@ -122,7 +122,7 @@ def extractor(
 
 
 def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
-  """The same architecture before any training."""
+  """The same architecture before any training, so without prototypes."""
   params = opened.model.init(rng.named(rng.key_for(seed), 'random_init'))
   # Placed as the others are, it runs in the same compiled program.
   params = jax.tree.map(
@@ -130,7 +130,7 @@ def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
     params,
     opened.params,
   )
-  return opened._replace(params=params, content_hash='')
+  return opened._replace(params=params, content_hash='', step=None)
 
 
 def model_rows(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rsfm_jax.cli import encoders
+from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
 from rsfm_jax.core import once
@@ -212,6 +213,11 @@ def test_prototypes_serve_samples_of_a_known_region_alone(
     a, b = described(opened, without), described(opened, with_)
     assert (a == b).all() == same
     assert np.isfinite(b).all()
+
+
+def test_a_random_start_has_no_prototypes_of_a_run(opened):
+  start = measure.random_init(opened._replace(step=3), seed=0)
+  assert models.prototypes_of(start) is None
 
 
 def test_dates_that_are_not_known_get_no_code(tmp_path, store, opened):
