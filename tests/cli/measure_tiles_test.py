@@ -257,7 +257,7 @@ def test_queries_share_one_look_over_the_fused_grid(store, opened):
   look = encoders.of_queries(SPEC, query_heads=2)
   known = encoders.Known(opened.params, None)
   maps = once.jit(look)(known, params, inputs)
-  assert maps.shape == (3, 3, 2, 2)  # 64 pixels of which 32 make a token.
+  assert maps.shape == (3, 3, 4, 4)  # 64 pixels of which 16 make a token.
   np.testing.assert_allclose(maps.sum((2, 3)), 1, rtol=1e-5)
   assert np.ptp(maps) > 0
 
