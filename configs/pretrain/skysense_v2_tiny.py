@@ -14,7 +14,8 @@ from configs import skysense_base
 
 
 def get_config():
-  c = skysense_base.get_config('tiny')
+  # Patches of 4 pixels: four times the images in the same time.
+  c = skysense_base.get_config('tiny', patch_size=4)
   c.objective.views.global_size = 64
   c.objective.views.local_size = 32
   c.objective.views.local_views = 4
@@ -40,9 +41,11 @@ def get_config():
   c.objective.prototypes = 8
   c.objective.prototype_momentum = 0.99
   c.objective.class_table = 'classes'
-  c.optim.learning_rate = 1e-3
+  c.optim.learning_rate = 2e-3
   c.optim.warmup_steps = None
   c.optim.warmup_percent = 10.0
+  # A teacher that forgets in fifty steps, since there are only hundreds.
+  c.train.ema_decay = 0.98
   c.data.tiles.sources = (('scenes', 'train', 1.0),)
   c.data.tiles.batch_size = 16
   c.data.tiles.tile = 128
