@@ -14,7 +14,7 @@ from configs import mapex_base
 
 def get_config():
   c = mapex_base.get_config('tiny')
-  c.optim.learning_rate = 2e-3
+  c.optim.learning_rate = 1e-3
   c.optim.warmup_percent = 10.0
   c.data.samples.sources = (('scenes', 'train', 1.0),)
   c.data.samples.batch_size = 32

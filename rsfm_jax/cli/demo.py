@@ -3,9 +3,9 @@
 RingMoE: four-sensor landscapes, masked image modelling, pruning to the optical
 sensor. SkySense V2: landscapes of two pixel sizes and several dates, teacher
 and student with all losses. MAPEX-style: Sentinel-2 and Sentinel-1 in groups of
-bands, masked autoencoding over all of them. All probe raw statistics, random initialisation
-and the pre-trained model, and write one HTML report. Running it again in the
-same workdir continues where it stopped.
+bands, masked autoencoding of them all. Every one probes raw statistics, random
+initialisation and the pre-trained model, and writes one HTML report. Running it
+again in the same workdir continues where it stopped.
 """
 
 import argparse
