@@ -53,10 +53,11 @@ def placement(
     )
   for name in ('specialised', 'collaborative') if by_sensor else ('experts',):
     cut = kind == 'exchange' or name != 'specialised'
-    if cut and getattr(spec, name) % columns:
+    counts = getattr(spec, name)
+    every = (counts,) if isinstance(counts, int) else counts
+    if cut and any(count % columns for count in every):
       raise ValueError(
-        f'mesh.expert={columns} does not divide model.{name}='
-        f'{getattr(spec, name)} experts.'
+        f'mesh.expert={columns} does not divide model.{name}={counts} experts.'
       )
   _check_hidden(spec, mesh.shape['tensor'])
   found = expert_parallel.Placement(mesh, kind)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 import jax
@@ -44,6 +44,7 @@ class Options(NamedTuple):
       chips, d 1408), so 1 is the default.
     buffer_factor: dropless rows that a device can receive, relative to what
       it sends; beyond that they are dropped. None has room for all devices'.
+    norms: whether lengths of the experts' outputs are measured (evaluation).
     gate_noise: the layer adds normal noise of this over E to the logits in
       training; see `layer.MoE`.
   """
@@ -56,6 +57,7 @@ class Options(NamedTuple):
   balance_scale: float | None = None
   chunks: int = 1
   buffer_factor: float | None = None
+  norms: bool = False
   gate_noise: float = 0.0
 
 
@@ -273,11 +275,14 @@ def compute(
   weights: Weights,
   groups: routing_lib.TokenGroups,
   axes: expert_parallel.Axes = expert_parallel.LOCAL,
-) -> Array:
+  *,
+  combine: Callable[[dispatch.Plan, Array], Any] = dispatch.Plan.combine,
+) -> Any:
   """The experts' outputs, back at their tokens: [N, D].
 
   Under a tensor axis the result is this device's part of a sum. The oracle
-  gathers all experts.
+  gathers all experts. `combine` gets the plan and the outputs of its rows,
+  [P, rows, D].
   """
   products = weights[1:]
   if axes.tensor:
@@ -291,12 +296,28 @@ def compute(
     rows = plan.ffn(sent.rows[0], products)[0]
     count = sent.routing.expert.size
     rows = ragged_exchange.back(rows, sent.trip, axes.expert, count=count)
-    return sent.plan.combine(remat.kept(rows))
+    return combine(sent.plan, remat.kept(rows))
   done = [sent.plan.ffn(rows, products) for rows in sent.rows]
   if sent.plan.columns > 1:
     done = [axes.send(rows) for rows in done]
   rows = jnp.concatenate([remat.kept(rows) for rows in done], 1)
-  return sent.plan.combine(rows)
+  return combine(sent.plan, rows)
+
+
+def measured(
+  x: Array,
+  sent: Routed,
+  weights: Weights,
+  groups: routing_lib.TokenGroups,
+  axes: expert_parallel.Axes = expert_parallel.LOCAL,
+  *,
+  options: Options,
+) -> tuple[Array, Array | None]:
+  """`compute`, and f32[N, K], lengths of the outputs, if they are asked for."""
+  if not options.norms:
+    return compute(x, sent, weights, groups, axes), None
+  both = lambda plan, rows: (plan.combine(rows), plan.norms(rows))
+  return compute(x, sent, weights, groups, axes, combine=both)
 
 
 def router_logits(

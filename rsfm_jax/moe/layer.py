@@ -31,6 +31,8 @@ class Statistics(NamedTuple):
     demand: see `balance.Demand`, of f32[S, E].
     z: of logsumexp(logits)^2, f32[S].
     chosen: choices per expert, before dropping, f32[S, E].
+    gate: of the weights of each expert's outputs, f32[S, E].
+    salience: of weight x length of output, f32[S, E]; zeros in training.
     dropped: choices beyond the capacity, f32[S].
     entropy: of the tokens' distributions over the experts in nats, f32[S].
     tokens: f32[S].
@@ -39,6 +41,8 @@ class Statistics(NamedTuple):
   demand: balance.Demand
   z: Array
   chosen: Array
+  gate: Array
+  salience: Array
   dropped: Array
   entropy: Array
   tokens: Array
@@ -174,8 +178,8 @@ def _forward(
   sent = experts.send(
     flat, weights, cut, options, axes, noise=noise, valid=valid
   )
-  y = experts.compute(flat, sent, weights, cut, axes)
-  sums = _by_place(sent, noise, valid, options, (places, per_image))
+  y, norms = experts.measured(flat, sent, weights, cut, axes, options=options)
+  sums = _by_place(sent, norms, noise, valid, options, (places, per_image))
   if axes.batch:
     sums = jax.lax.psum(sums, axes.batch)
   return remat.kept(axes.total(y)).reshape(x.shape), sums
@@ -183,6 +187,7 @@ def _forward(
 
 def _by_place(
   sent: experts.Routed,
+  norms: Array | None,
   noise: Array | None,
   valid: Array | None,
   options: experts.Options,
@@ -197,7 +202,7 @@ def _by_place(
   weight = jnp.ones(len(sent.logits)) if valid is None else valid
   rows = (sent.logits, noise, weight.astype(jnp.float32), sent.dropped)
   sums = functools.partial(_statistics, std=options.gate_noise)
-  routed = (sent.routing.probs, sent.routing.expert)
+  routed = (sent.routing.probs, sent.routing.expert, sent.routing.gate, norms)
   return jax.vmap(sums)(*jax.tree.map(apart, (*rows, *routed)))
 
 
@@ -208,13 +213,17 @@ def _statistics(
   dropped: Array,
   probs: Array,
   expert: Array,
+  gate: Array,
+  norms: Array | None,
   *,
   std: float,
 ) -> Statistics:
   """Sums over the tokens of one place of one device; `std` is that times E."""
   number = logits.shape[-1]
   probs = jax.lax.stop_gradient(probs)
-  chosen = jax.nn.one_hot(expert, number).sum(1)
+  choices = jax.nn.one_hot(expert, number)
+  gates = jax.lax.stop_gradient(gate)[..., None] * choices
+  sums = lambda rows: (rows * weight[:, None]).sum(0)
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   lost = dropped.sum(-1, dtype=jnp.float32)
   square = jnp.square(jax.nn.logsumexp(logits, axis=-1))
@@ -227,7 +236,9 @@ def _statistics(
       weight=weight,
     ),
     (square * weight).sum(),
-    (chosen * weight[:, None]).sum(0),
+    sums(choices.sum(1)),
+    sums(gates.sum(1)),
+    sums(balance.salience(gates, norms)),
     (lost * weight).sum(),
     (entropy * weight).sum(),
     weight.sum(),
