@@ -1,6 +1,7 @@
 """Where a model keeps its routers, experts and blocks: one adapter a system.
 
-All that pruning knows of RingMoE and SkySense V2 stands here; usage, keep
+All that pruning knows of RingMoE, SkySense V2 and MAPEX-style models stands
+here; usage, keep
 rules, surgery and integration work on layers by name.
 """
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from rsfm_jax.core import choices
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.nn import swin
 
 Array = jax.Array
 Spec = Any
+Kept = Mapping[str, np.ndarray] | None
 
 
 class Layer(NamedTuple):
@@ -27,7 +30,8 @@ class Layer(NamedTuple):
 
   Attributes:
     branch: name of its parameters in the FFN of a block.
-    block: place of the block in the model.
+    block: place of the block in the model; of the unit of blocks, where such
+      units are stacked (MAPEX-style).
     experts: of each set.
     row: of the layer in what the model reports about the branch.
     by_sensor: whether every sensor has a set of its own, router included.
@@ -76,10 +80,12 @@ class System(NamedTuple):
   Attributes:
     layers: of a spec, in the order of the blocks.
     blocks: of a spec, the place of every block.
-    shrink: (spec, sensors, {layer name: experts}) -> the smaller spec.
+    shrink: (spec, sensors, {layer name: i64[S, K]} or None for no routers)
+      -> the smaller spec.
     means: (spec, aux of a forward pass) -> {branch: Means}.
     branches: those that keep rules apply to unless told otherwise.
-    dense: where the FFN stands in a block that has no router.
+    ffn: name of the FFN in a block.
+    dense: name of the FFN that a block without a router has.
     joint: whether sensors see each other, so that feeding them together is
       another thing than feeding them alone.
   """
@@ -89,6 +95,7 @@ class System(NamedTuple):
   shrink: Callable[..., Spec]
   means: Callable[[Spec, Any], dict[str, Means]]
   branches: tuple[str, ...]
+  ffn: str
   dense: str
   joint: bool = False
 
@@ -144,10 +151,10 @@ def _ringmoe_blocks(spec: ringmoe.RingMoESpec) -> tuple[Place, ...]:
 def _ringmoe_shrink(
   spec: ringmoe.RingMoESpec,
   sensors: tuple[str, ...],
-  counts: Mapping[str, int],
+  kept: Kept,
 ) -> ringmoe.RingMoESpec:
   of_branch = lambda branch: tuple(
-    counts.get(f'{branch}/{block}', 0) for block in range(sum(spec.depths))
+    _count(kept, branch, block, 0) for block in range(sum(spec.depths))
   )
   return dataclasses.replace(
     spec,
@@ -195,18 +202,17 @@ def _skysense_blocks(
 def _skysense_shrink(
   spec: skysense_v2_spec.SkySenseV2Spec,
   sensors: tuple[str, ...],
-  counts: Mapping[str, int],
+  kept: Kept,
 ) -> skysense_v2_spec.SkySenseV2Spec:
   changes = _sensors(spec, sensors, ('channels', 'reduces', 'image_sizes'))
   if spec.experts:
     blocks = spec.moe_blocks
-    changes['experts'] = tuple(counts.get(f'routed/{b}', 1) for b in blocks)
+    changes['experts'] = tuple(_count(kept, 'routed', b, 1) for b in blocks)
   return dataclasses.replace(spec, **changes)
 
 
-def _skysense_means(
-  spec: skysense_v2_spec.SkySenseV2Spec, aux: Any
-) -> dict[str, Means]:
+def _one_set_means(spec: Spec, aux: Any) -> dict[str, Means]:
+  """Of models whose sensors share all experts."""
   if aux is None:
     return {}
   like = jax.tree.map(jnp.zeros_like, next(iter(aux.values())))
@@ -215,6 +221,57 @@ def _skysense_means(
   tokens = jnp.maximum(rows.tokens, 1)[..., None]
   sums = (rows.chosen, rows.gate, rows.demand.importance, rows.salience)
   return {'routed': Means(*(x / tokens for x in sums))}
+
+
+# MAPEX-style: one set of experts in every n-th block; routers know the sensor.
+
+
+def _mapex_layers(spec: mapex_spec.MapexSpec) -> tuple[Layer, ...]:
+  routed = [(i, n) for i, n in enumerate(spec.experts) if n > 1]
+  return tuple(
+    Layer('routed', unit, count, row, by_sensor=False)
+    for row, (unit, count) in enumerate(routed)
+  )
+
+
+def _mapex_blocks(spec: mapex_spec.MapexSpec) -> tuple[Place, ...]:
+  return tuple(
+    Place(run.name, row)
+    for run in mapex_spec.runs(spec)
+    for row in range(run.units)
+  )
+
+
+def _mapex_shrink(
+  spec: mapex_spec.MapexSpec, sensors: tuple[str, ...], kept: Kept
+) -> mapex_spec.MapexSpec:
+  changes = _sensors(spec, sensors, ('channels',))
+  changes['experts'] = tuple(
+    _count(kept, 'routed', unit, 1) for unit in range(len(spec.experts))
+  )
+  if spec.conditioning != 'partition':
+    return dataclasses.replace(spec, **changes)
+  places = [spec.sensors.index(s) for s in changes['sensors']]
+  rows = []
+  for unit, count in enumerate(changes['experts']):
+    left = (kept or {}).get(f'routed/{unit}', np.zeros((1, 1)))[0].tolist()
+    if count == 1:
+      rows.append(((0,),) * len(places))
+      continue
+    every = spec.partition_of(unit)
+    rows.append(
+      tuple(tuple(left.index(e) for e in every[m] if e in left) for m in places)
+    )
+  dealt = dataclasses.replace(spec, **changes, partition=None)
+  if all(dealt.partition_of(i) == row for i, row in enumerate(rows)):
+    return dealt
+  return dataclasses.replace(spec, **changes, partition=tuple(rows))
+
+
+def _count(kept: Kept, branch: str, block: int, absent: int) -> int:
+  """Experts that a layer keeps; `absent` where it has no router."""
+  rows = (kept or {}).get(f'{branch}/{block}')
+  return absent if rows is None else rows.shape[1]
 
 
 def _sensors(
@@ -235,14 +292,26 @@ SYSTEMS: dict[str, System] = {
     _ringmoe_shrink,
     _ringmoe_means,
     branches=('collaborative',),
+    ffn='ffn',
     dense='ffn/shared',
   ),
   'skysense_v2': System(
     _skysense_layers,
     _skysense_blocks,
     _skysense_shrink,
-    _skysense_means,
+    _one_set_means,
     branches=('routed',),
+    ffn='ffn',
     dense='ffn',
+  ),
+  'mapex': System(
+    _mapex_layers,
+    _mapex_blocks,
+    _mapex_shrink,
+    _one_set_means,
+    branches=('routed',),
+    ffn='last/ffn',
+    dense='last/ffn',
+    joint=True,
   ),
 }

@@ -115,7 +115,7 @@ def piece(
     lead = (row,)
     if layer.by_sensor:
       lead += (spec.sensors.index(sensors[0]),)
-    name = f'{stack}ffn/{layer.branch}/{leaf}'
+    name = f'{stack}{layout.of(spec).ffn}/{layer.branch}/{leaf}'
     terms.append(
       tuple(
         (float(w), pieces.Cut(name, (*lead, int(e))))

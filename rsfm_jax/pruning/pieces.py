@@ -49,6 +49,23 @@ class Cut(NamedTuple):
     return value
 
 
+class Side(NamedTuple):
+  """Blocks side by side along an axis, or their sum without one."""
+
+  parts: tuple[Piece, ...]
+  axis: int | None
+
+  @property
+  def origin(self) -> str:
+    return self.parts[0].origin
+
+  def read(self, source: Source) -> np.ndarray:
+    found = [part.read(source) for part in self.parts]
+    if self.axis is None:
+      return sum(found[1:], found[0])
+    return np.concatenate(found, self.axis)
+
+
 class Leaf(NamedTuple):
   """An array of the smaller model.
 

@@ -23,6 +23,8 @@ from rsfm_jax.pruning import usage as usage_lib
 Fold = Literal['mean_gate', 'none']
 FOLDS = ('mean_gate', 'none')
 EXPERT_LEAVES = ('w_in', 'b_in', 'w_out', 'b_out')
+# The axis of hidden units; None where outputs add up.
+_HIDDEN = {'w_in': 1, 'b_in': 0, 'w_out': 0, 'b_out': None}
 
 
 class Pruned(NamedTuple):
@@ -92,12 +94,10 @@ def plan(
   system = layout.of(spec)
   if dense is not None:
     merge.check(spec, sensors, usage, dense)
-    counts = {}
     scale = None
   else:
-    counts = {name: rows.shape[1] for name, rows in kept.items()}
     scale = _scales(spec, sensors, kept, usage, fold)
-  new = system.shrink(spec, sensors, counts)
+  new = system.shrink(spec, sensors, None if dense else kept)
   cutter = _Cutter(spec, new, source, sensors, kept, usage, dense, scale)
   record = {
     'operation': 'prune',
@@ -193,39 +193,68 @@ class _Cutter(NamedTuple):
     stack, row = system.blocks(self.spec)[block]
     branch, _, leaf = rest.rpartition('/')
     mine = [x for x in system.layers(self.spec) if x.block == block]
+    ffn = f'{stack}/{system.ffn}'
     if branch == system.dense and leaf in EXPERT_LEAVES and mine:
       if self.dense is not None:
-        return [
-          merge.piece(
-            self.spec, f'{stack}/', row, leaf, mine,
-            kept=self.kept, usage=self.usage, how=self.dense,
-            sensors=self.sensors, source=self.source,
-          )
-        ]  # fmt: skip
+        merged = merge.piece(
+          self.spec, f'{stack}/', row, leaf, mine,
+          kept=self.kept, usage=self.usage, how=self.dense,
+          sensors=self.sensors, source=self.source,
+        )  # fmt: skip
+        return [self._with_shared(merged, ffn, row, leaf)]
       if f'{stack}/{rest}' not in self.source:
-        return self._routed(mine[0], f'{stack}/ffn', row, leaf)
+        (only,) = self._experts(mine[0], ffn, row, leaf)
+        return [self._with_shared(only, ffn, row, leaf)]
     for layer in mine:
-      if branch == f'ffn/{layer.branch}':
-        return self._routed(layer, f'{stack}/ffn', row, leaf)
+      if rest == f'{system.ffn}/router_bias':
+        return self._routers(layer, f'{ffn}/router_bias', row, ndim=1)
+      if branch == f'{system.ffn}/{layer.branch}':
+        if leaf == 'router':
+          return self._routers(layer, f'{stack}/{rest}', row, ndim=2)
+        return self._experts(layer, ffn, row, leaf)
     return [pieces.Cut(f'{stack}/{rest}', (row,))]
 
-  def _routed(
+  def _experts(
     self, layer: layout.Layer, ffn: str, row: int, leaf: str
   ) -> list[pieces.Piece]:
-    name = f'{ffn}/{layer.branch}/{leaf}'
-    kept, out = self.kept[layer.name], []
-    for i, chosen in enumerate(kept):
+    name, out = f'{ffn}/{layer.branch}/{leaf}', []
+    for i, chosen in enumerate(self.kept[layer.name]):
       lead = (row,)
       if layer.by_sensor:
         lead += (self.spec.sensors.index(self.sensors[i]),)
-      if leaf not in EXPERT_LEAVES:
-        out.append(pieces.Cut(name, lead, tuple(chosen.tolist())))
-        continue
       scale = 1.0
       if leaf in ('w_out', 'b_out'):
         scale = float(self.scale[layer.name][i])
       out += [pieces.Cut(name, (*lead, int(e)), scale=scale) for e in chosen]
     return out
+
+  def _routers(
+    self, layer: layout.Layer, name: str, row: int, *, ndim: int
+  ) -> list[pieces.Piece]:
+    """Columns of a router [.., D, E] or bias [.., E], of every sensor's own."""
+    kept = [tuple(chosen.tolist()) for chosen in self.kept[layer.name]]
+    if len(self.source[name].shape) == 1 + ndim:
+      return [pieces.Cut(name, (row,), kept[0])]
+    if not layer.by_sensor:
+      kept *= len(self.sensors)
+    places = [self.spec.sensors.index(s) for s in self.sensors]
+    return [
+      pieces.Cut(name, (row, m), columns)
+      for m, columns in zip(places, kept, strict=True)
+    ]
+
+  def _with_shared(
+    self, piece: pieces.Piece, ffn: str, row: int, leaf: str
+  ) -> pieces.Piece:
+    """An FFN that all tokens pass beside the routed ones joins the one left.
+
+    Two FFNs that add up are one of twice the width.
+    """
+    name = f'{ffn}/shared/{leaf}'
+    own = layout.of(self.spec).dense
+    if name not in self.source or own.endswith('shared'):
+      return piece
+    return pieces.Side((pieces.Cut(name, (row,)), piece), _HIDDEN[leaf])
 
   def _whole(
     self, name: str, shape: tuple[int, ...], found: tuple[pieces.Piece, ...]

@@ -12,6 +12,7 @@ import pytest
 from rsfm_jax.core import once
 from rsfm_jax.core import trees
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.pruning import surgery
@@ -46,9 +47,23 @@ SPECS = {
     prototypes_dim=0,
     init_std=None,
   ),
+  'mapex': mapex_spec.MapexSpec(
+    sensors=('s2_rgb', 's2_nir', 's1_vv'),
+    channels=(3, 1, 1),
+    image_size=4,
+    patch_size=2,
+    embed_dim=8,
+    depth=5,
+    heads=1,
+    mlp_ratio=2.0,
+    experts=(3, 3),
+    decoder_depth=0,
+    init_std=None,
+  ),
 }
 
-COUNTS = {'ringmoe': (3, 1, 2), 'skysense_v2': (2, 2, 2)}  # Images a sensor.
+# Images of each sensor.
+COUNTS = {'ringmoe': (3, 1, 2), 'skysense_v2': (2, 2, 2), 'mapex': (2, 2, 2)}
 
 
 class Subject(NamedTuple):
@@ -95,7 +110,8 @@ def make(system='ringmoe', **changes):
     return jnp.asarray(value + name.endswith('scale'), 'float32')
 
   params = trees.map_named(draw, build.build(spec).abstract)
-  sizes = getattr(spec, 'image_sizes', (8,) * len(spec.sensors))
+  side = getattr(spec, 'image_size', None)
+  sizes = getattr(spec, 'image_sizes', (side,) * len(spec.sensors))
   images = {
     s: jnp.asarray(rng.standard_normal((n, size, size, c)), 'float32')
     for s, n, size, c in zip(

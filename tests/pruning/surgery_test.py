@@ -145,8 +145,10 @@ def test_experts_without_use_can_go_without_a_change(
       },
     ),
     ('skysense_v2', {}, {'routed_2': [0, 2], 'routed_4': [1, 2]}),
+    ('mapex', {}, {'routed_1': [0, 2]}),
+    ('mapex', {'conditioning': 'router'}, {'routed_0': [0, 2]}),
   ],
-  ids=['ringmoe', 'skysense_v2'],
+  ids=['ringmoe', 'skysense_v2', 'mapex', 'mapex_routers'],
 )
 def test_layers_of_different_numbers_are_really_smaller(
   subject, forward, measured, cut, system, changes, rows
@@ -164,14 +166,14 @@ def test_layers_of_different_numbers_are_really_smaller(
   for layer in layout.layers(spec):
     a, b = (layout.of(s).blocks(s)[layer.block] for s in (spec, small))
     for leaf in surgery.EXPERT_LEAVES:
-      name = f'ffn/{layer.branch}/{leaf}'
+      name = f'{layout.of(spec).ffn}/{layer.branch}/{leaf}'
       was = old[f'{a.stack}/{name}'][a.row]
       now = new[f'{b.stack}/{name}'][b.row]
       if not layer.by_sensor:
         was, now = was[None], now[None]
       for i, row in enumerate(kept[layer.name]):
         np.testing.assert_array_equal(now[i], was[i][row])
-    norm = 'norm_1/scale'
+    norm = layout.of(spec).ffn.replace('ffn', 'norm_1/scale')
     np.testing.assert_array_equal(
       new[f'{b.stack}/{norm}'][b.row], old[f'{a.stack}/{norm}'][a.row]
     )
@@ -207,14 +209,23 @@ def test_one_expert_of_skysense_is_the_dense_oracle(
     np.testing.assert_array_equal(a.features[sensor], b.features[sensor])
 
 
-def test_a_constant_gate_folds_exactly(subject, forward, measured, cut):
-  """If all experts are alike and gates equal, one of them is the model."""
-  spec, params, images = subject('skysense_v2')
+@pytest.mark.parametrize(
+  ('system', 'changes'),
+  [('skysense_v2', {}), ('mapex', {}), ('mapex', {'shared': 1})],
+)
+def test_a_constant_gate_folds_exactly(
+  subject, forward, measured, cut, system, changes
+):
+  """If all experts are alike and gates equal, one of them is the model.
+
+  An FFN that all tokens pass besides becomes half of the one that is left.
+  """
+  spec, params, images = subject(system, **changes)
   flat = trees.flatten(params)
   for name, leaf in flat.items():
     if '/routed/' in name and not name.endswith('router'):
       flat[name] = jnp.broadcast_to(leaf[:, :1], leaf.shape)
-    if name.endswith('router'):
+    if name.endswith(('router', 'router_bias')):
       flat[name] = jnp.zeros_like(leaf)
   params = trees.unflatten(flat)
   found = measured(spec, params, images)
@@ -320,3 +331,52 @@ def test_the_giant_by_shapes_alone():
   kept = keep_lib.choose('random:1', spec, ('opt',))
   small = surgery.plan(spec, source, sensors=('opt',), kept=kept, fold='none')
   assert count(small) == 4_482_171_876
+
+
+def test_routers_of_mapex_keep_the_rows_of_their_sensors(subject, cut):
+  for conditioning, leaf in (
+    ('bias', 'router_bias'),
+    ('router', 'routed/router'),
+  ):
+    spec, params, _ = subject('mapex', conditioning=conditioning)
+    kept = only(spec, spec.sensors[1:], routed_0=[0, 2], routed_1=[1, 2])
+    _, less = cut(
+      spec, params, sensors=spec.sensors[1:], kept=kept, fold='none'
+    )
+    name = f'run_0/last/ffn/{leaf}'
+    old, new = trees.flatten(params)[name], trees.flatten(less)[name]
+    for row, chosen in enumerate(([0, 2], [1, 2])):
+      np.testing.assert_array_equal(new[row], old[row, 1:][..., chosen])
+
+
+def test_a_partition_of_mapex_is_numbered_anew(subject):
+  spec = subject('mapex', conditioning='partition', experts=(6, 6)).spec
+  source = trees.flatten(build.build(spec).abstract)
+  whole = surgery.plan(spec, source)
+  assert whole.spec == spec
+  kept = only(spec, spec.sensors, routed_0=[0, 1, 3, 5], routed_1=[2])
+  with pytest.raises(ValueError, match='model.partition'):
+    surgery.plan(
+      spec, source, fold='none',
+      kept=kept | {'routed/0': np.array([[0, 3]])},
+    )  # fmt: skip
+  small = surgery.plan(spec, source, kept=kept, fold='none').spec
+  # Sensors had (0, 3), (1, 4), (2, 5).
+  assert small.partition == (((0, 2), (1,), (3,)), ((0,), (0,), (0,)))
+
+
+def test_the_base_of_mapex_has_the_counts_of_the_fact_sheet():
+  """227.5 M; 170.8, 142.5, 114.1 and 85.8 M with 4, 3, 2 and 1 left."""
+  spec = sizes.mapex_spec('base')
+  source = trees.flatten(build.build(spec).abstract)
+  counts = {}
+  for n in (6, 4, 3, 2, 1):
+    kept = keep_lib.choose(f'random:{n}', spec, spec.sensors)
+    small = surgery.plan(spec, source, kept=kept, fold='none')
+    trunk = sum(
+      np.prod(leaf.shape, dtype=np.int64)
+      for name, leaf in small.leaves.items()
+      if name.startswith(('run_', 'norm/')) and '/router' not in name
+    )
+    counts[n] = round((trunk + accounting.VIT_B16_REST) / 1e6, 1)
+  assert counts == {6: 227.5, 4: 170.8, 3: 142.5, 2: 114.1, 1: 85.8}
