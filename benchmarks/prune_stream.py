@@ -88,7 +88,7 @@ def generate(spec: ringmoe.RingMoESpec, folder: pathlib.Path) -> None:
 
 def prune(folder: pathlib.Path) -> dict[str, Any]:
   """What this process needed; it must have done nothing else."""
-  before = resident_peak()
+  before, read = resident_peak(), int(status('/proc/self/io', 'rchar'))
   begin = time.perf_counter()
   code = cli.main(
     ['prune', '--stream', '--checkpoint', str(folder), '--sensors', 'opt']
@@ -100,7 +100,7 @@ def prune(folder: pathlib.Path) -> dict[str, Any]:
     'seconds': time.perf_counter() - begin,
     'before': before,
     'peak': resident_peak(),
-    'read': int(status('/proc/self/io', 'rchar')),
+    'read': int(status('/proc/self/io', 'rchar')) - read,
   }
 
 

@@ -13,9 +13,11 @@ saves in parameters, FLOPs and time, beside random and least used experts.
 
 import argparse
 import pathlib
+from typing import Any
 
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
+from rsfm_jax.cli import recover
 from rsfm_jax.cli import sweep
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
@@ -23,6 +25,7 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import build
 from rsfm_jax.pruning import keep as keep_lib
+from rsfm_jax.pruning import layout
 from rsfm_jax.pruning import merge
 from rsfm_jax.pruning import surgery
 from rsfm_jax.pruning import usage as usage_lib
@@ -69,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--split', default='train', help='of the calibration store')
   add('--images', type=int, default=512, help='calibration images per sensor')
   add('--seed', type=int, default=0, help='of random:N and of the probes')
+  add(
+    '--recover',
+    type=int,
+    default=0,
+    metavar='STEPS',
+    help='distil the unpruned model on calibration images, without labels',
+  )
   add(
     '--sweep',
     type=lambda text: tuple(int(n) for n in text.split(',')),
@@ -138,8 +148,13 @@ def run(args: argparse.Namespace) -> int:
     dense=args.dense,
     seed=args.seed,
   )
-  write = pruned.write_parts if args.stream else pruned.write_whole
-  digest = write(args.out, opened, small, usage)
+  if args.stream:
+    digest = pruned.write_parts(args.out, opened, small, usage)
+  else:
+    params, steps = _more(args, opened, small, sensors)
+    digest = pruned.write_whole(
+      args.out, opened, small, usage, params=params, steps=steps
+    )
   before = trees.count(opened.model.abstract)
   after = trees.count(build.build(small.spec).abstract)
   print(
@@ -147,6 +162,40 @@ def run(args: argparse.Namespace) -> int:
     f'{pruned.describe(small.spec)}, {digest[:12]}'
   )
   return 0
+
+
+def _more(
+  args: argparse.Namespace,
+  opened: models.Opened,
+  small: surgery.Pruned,
+  sensors: tuple[str, ...],
+) -> tuple[Any, list[dict[str, Any]]]:
+  """Recovered parameters, if asked for, and records of what was done besides.
+
+  Where sensors see each other, the record also tells of their use together.
+  """
+  params, steps = None, []
+  if not args.calibration:
+    return params, steps
+  store = stores.Store(args.calibration)
+  options = dict(sensors=sensors, split=args.split, images=args.images)
+  if layout.of(opened.model.spec).joint:
+    usage = pruned.calibrate(opened, store, fed='together', **options)
+    steps.append(
+      {
+        'operation': 'calibrate',
+        'fed': 'together',
+        'usage': usage.to_json(),
+      }
+    )
+  if args.recover:
+    student = pruned.as_opened(opened, small, args.out)
+    images = pruned.calibration(opened, store, **options)
+    params, record = recover.recover(
+      opened, student, images, steps=args.recover, seed=args.seed
+    )
+    steps.append(record)
+  return params, steps
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -157,6 +206,10 @@ def _check(args: argparse.Namespace) -> None:
     raise ValueError(f'--out {args.out} holds a model already.')
   if args.sweep and (args.stream or not args.out or not args.calibration):
     raise ValueError('--sweep needs --calibration and --out, and no --stream.')
+  if args.recover and (args.recover < 0 or not args.calibration):
+    raise ValueError(
+      f'--recover {args.recover} needs --calibration, and steps from 1.'
+    )
   if args.images < 1:
     raise ValueError(f'--images {args.images} must be at least 1.')
   if args.stream and args.calibration:

@@ -1,9 +1,9 @@
 """Models that are cut down: calibrated, planned, written as folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import functools
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -23,6 +23,8 @@ from rsfm_jax.pruning import merge
 from rsfm_jax.pruning import surgery
 from rsfm_jax.pruning import usage as usage_lib
 from rsfm_jax.train import checkpoint
+
+_BATCH = 64
 
 
 def trained(
@@ -87,42 +89,79 @@ def calibrate(
   sensors: tuple[str, ...] | None = None,
   split: str = 'train',
   images: int = 512,
+  fed: Literal['alone', 'together'] = 'alone',
 ) -> usage_lib.Usage:
   """Usage by every sensor that the store holds.
+
+  Fed alone, or all sensors of a sample together: another thing only where
+  sensors see each other (MAPEX-style).
 
   Raises:
     ValueError: it holds none of them, or no image of the split.
   """
-  spec = opened.model.spec
-  wanted = [s for s in sensors or spec.sensors if s in opened.sensors]
-  present = [s for s in wanted if s in store.sensors]
-  if not present:
-    raise ValueError(
-      f'--calibration {store.folder} holds none of the sensors {wanted}; it '
-      f'has {sorted(store.sensors)}.'
-    )
+  found = calibration(
+    opened, store, sensors=sensors, split=split, images=images
+  )
   return usage_lib.measure(
-    spec,
+    opened.model.spec,
     opened.model.apply,
     opened.params,
-    _calibration(opened, store, split, present, images),
+    _batches(found, fed),
   )
 
 
-def _calibration(
-  opened: models.Opened, store, split, sensors, limit
-) -> Iterator[dict[str, np.ndarray]]:
-  """Images of every sensor, one sensor at a time."""
-  for sensor in sensors:
-    to = measure.target(
-      store, sensor, opened, missing_bands='mask', batch_size=64
+def calibration(
+  opened: models.Opened,
+  store: stores.Store,
+  *,
+  sensors: tuple[str, ...] | None = None,
+  split: str = 'train',
+  images: int = 512,
+) -> dict[str, np.ndarray]:
+  """The first images of every sensor that the store holds: [N, H, W, C].
+
+  Raises:
+    ValueError: it holds none of them, or no image of the split.
+  """
+  wanted = [s for s in sensors or opened.model.spec.sensors]
+  present = [s for s in wanted if s in store.sensors and s in opened.sensors]
+  if not present:
+    raise ValueError(
+      f'--calibration {store.folder} holds none of the sensors {wanted} that '
+      f'the model was trained on; it has {sorted(store.sensors)}.'
     )
-    seen = 0
+  found = {}
+  for sensor in present:
+    to = measure.target(
+      store, sensor, opened, missing_bands='mask', batch_size=_BATCH
+    )
+    parts, seen = [], 0
     for batch in measure.unlabelled(to, split):
-      yield {sensor: batch[: max(limit - seen, 0)]}
-      seen += len(batch)
-      if seen >= limit:
+      parts.append(batch[: images - seen])
+      seen += len(parts[-1])
+      if seen >= images:
         break
+    if not seen:
+      raise ValueError(
+        f'--calibration {store.folder}: split {split!r} holds no image of '
+        f'{sensor}.'
+      )
+    found[sensor] = np.concatenate(parts)
+  return found
+
+
+def _batches(
+  found: Mapping[str, np.ndarray], fed: str
+) -> Iterator[dict[str, np.ndarray]]:
+  if fed == 'together':
+    count = min(len(images) for images in found.values())
+    for start in range(0, count, _BATCH):
+      cut = slice(start, min(start + _BATCH, count))
+      yield {sensor: images[cut] for sensor, images in found.items()}
+    return
+  for sensor, images in found.items():
+    for start in range(0, len(images), _BATCH):
+      yield {sensor: images[start : start + _BATCH]}
 
 
 def write_whole(
@@ -130,12 +169,21 @@ def write_whole(
   opened: models.Opened,
   small: surgery.Pruned,
   usage: usage_lib.Usage | None = None,
+  *,
+  params: trees.Tree | None = None,
+  steps: Sequence[dict[str, Any]] = (),
 ) -> str:
-  """The pruned model as a complete folder; returns its content hash."""
+  """The pruned model as a complete folder; returns its content hash.
+
+  `params`: in place of those of the plan, after recovery; `steps`: records of
+  what was done besides.
+  """
+  if params is None:
+    params = small.params(opened.params)
   return folders.save(
     pathlib.Path(out),
-    small.params(opened.params),
-    **_companions(opened, small, usage),
+    params,
+    **_companions(opened, small, usage, steps),
   )
 
 
@@ -144,6 +192,8 @@ def write_parts(
   opened: models.Opened,
   small: surgery.Pruned,
   usage: usage_lib.Usage | None = None,
+  *,
+  steps: Sequence[dict[str, Any]] = (),
 ) -> str:
   """The same from arrays on disk, without holding any of them whole."""
   source = trees.flatten(opened.params)
@@ -154,7 +204,7 @@ def write_parts(
     for name, leaf in small.leaves.items()
   }
   return folders.save_parts(
-    pathlib.Path(out), entries, **_companions(opened, small, usage)
+    pathlib.Path(out), entries, **_companions(opened, small, usage, steps)
   )
 
 
@@ -162,6 +212,7 @@ def _companions(
   opened: models.Opened,
   small: surgery.Pruned,
   usage: usage_lib.Usage | None,
+  later: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
   kept = small.spec.sensors
   held = {
@@ -175,7 +226,7 @@ def _companions(
     'parent': opened.path,
     'parent_hash': opened.content_hash,
     'parent_step': opened.step,
-    'steps': [*steps, small.record],
+    'steps': [*steps, small.record, *later],
   }
   return dict(spec=small.spec.to_json(), contract=held, record=record)
 

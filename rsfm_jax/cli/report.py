@@ -261,7 +261,7 @@ def _routing(
     routing.by_layer(
       found['entropy'][..., 1],
       sensors=spec.sensors,
-      experts=spec.collaborative,
+      experts=found['collaborative_load'].shape[-1],
       mutual_information=found.get('mutual_information'),
     )
   )
