@@ -99,19 +99,12 @@ def _kept(
   spec = opened.model.spec
   out = {('all', 'all'): keep_lib.everything(spec, (sensor,))}
   for n in sorted(set(counts), reverse=True):
-    for rule, name in (
-      ('top', 'use'),
-      ('random', 'random'),
-      ('least', 'least'),
-    ):
-      out[name, str(n)] = keep_lib.choose(
-        f'{rule}:{n}',
-        spec,
-        (sensor,),
-        usage=usage,
-        branches=branches,
-        seed=seed,
-      )
+    kept = keep_lib.choose(
+      f'top:{n}', spec, (sensor,), usage=usage, branches=branches
+    )
+    others = keep_lib.controls(kept, spec, (sensor,), usage, seed=seed)
+    for rule, found in {'use': kept, **others}.items():
+      out[rule, str(n)] = found
   return out
 
 

@@ -223,7 +223,7 @@ def test_a_sweep_writes_table_figures_and_points(trained, stores, tmp_path):
   assert prune(trained, out, *words) == 0
   found = json.loads((out / 'sweep.json').read_text())
   rules = [(p['rule'], p['experts']) for p in found['points']]
-  assert rules == [('all', 2), ('use', 1), ('random', 1), ('least', 1)]
+  assert rules == [('all', 2), ('use', 1), ('random', 1), ('least used', 1)]
   sizes = [p['parameters'] for p in found['points']]
   assert sizes[0] > sizes[1] == sizes[2] == sizes[3]
   for point in found['points']:

@@ -57,6 +57,20 @@ def test_fusion_and_all_parts_of_the_tiny_skysense_stay_whole():
   assert all(len(leaf.pieces) == 1 for leaf in small.leaves.values())
 
 
+def test_the_fusion_of_fewer_sensors_has_what_its_spec_asks_for():
+  """Coarse series without the fine image need no upsampling any more."""
+  spec = sizes.skysense_v2_spec('tiny')
+  source = trees.flatten(build.build(spec).abstract)
+  opt, *series = spec.sensors
+  for kept in ((opt,), tuple(series)):
+    small = surgery.plan(spec, source, sensors=kept)
+    assert small.spec.sensors == kept
+    for name, leaf in small.leaves.items():
+      assert leaf.shape == tuple(source[name].shape)
+      assert leaf.pieces[0].origin == name
+    assert not any(n.startswith('fusion/up/') for n in small.leaves)
+
+
 def test_sensors_that_stay_keep_all_their_bits(subject, forward, cut, system):
   spec, params, images = subject(system)
   kept = (spec.sensors[2], spec.sensors[0])
