@@ -11,7 +11,7 @@ from typing import Any
 
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
-from rsfm_jax.cli import prune
+from rsfm_jax.cli import pruned
 from rsfm_jax.cli import report
 from rsfm_jax.core import files
 from rsfm_jax.core import log
@@ -21,15 +21,24 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import ringmoe
+from rsfm_jax.pruning import layout
 
 HELP = 'prune, probe and report a pre-trained run'
 
 PROTOCOLS = ('linear', 'dinov2_knn20')
-# What is kept of a pre-trained RingMoE, by name of the row.
-VARIANTS: dict[str, dict[str, Any]] = {
+# What is kept of a pre-trained model for one sensor, by name of the row.
+RINGMOE: dict[str, dict[str, Any]] = {
   'pruned: extract': {},
-  'pruned: EP, 1 of 4': {'keep': 0.25},
-  'pruned: dense SVD': {'keep': 0.25, 'dense': 'svd'},
+  'pruned: EP, 1 of 4': {'keep': 'pooled:1'},
+  'pruned: dense SVD': {'keep': 'pooled:1', 'dense': 'svd'},
+}
+# Table 17 of SkySense V2 keeps one random expert.
+ONE_SET: dict[str, dict[str, Any]] = {
+  'pruned: extract': {},
+  'pruned: 90 % of use': {'keep': 'mass:0.9'},
+  'pruned: 1 expert': {'keep': 'top:1'},
+  'pruned: 1 random expert': {'keep': 'random:1'},
+  'pruned: dense': {'dense': 'mean'},
 }
 
 
@@ -96,23 +105,30 @@ def main_job(
   rows += measure.model_rows(random, to, name='random init', **options)
   rows += measure.model_rows(opened, to, name='pre-trained', **options)
   points = [_point(opened, to, rows, 'pre-trained')]
-  prunable = isinstance(opened.model.spec, ringmoe.RingMoESpec)
-  for name, how in VARIANTS.items() if prunable else ():
+  ways, usage = variants(opened.model.spec), None
+  if ways:
+    usage = pruned.calibrate(opened, labelled, sensors=(sensor,))
+  for name, how in ways.items():
     log.info('%s', name)
-    small, records = prune.prune(
-      opened, sensors=(sensor,), calibration=labelled, **how
-    )
-    words = name.partition(': ')[2].replace(',', '').split()
+    small = pruned.plan(opened, sensors=(sensor,), usage=usage, **how)
+    words = name.partition(': ')[2].replace(',', '').replace('%', '').split()
     folder = trained / 'pruned' / '_'.join([sensor, *words])
     if not folders.is_model(folder):
-      prune.write(folder, opened, small, records)
-    ready = prune.as_opened(opened, small, str(folder))
+      pruned.write_whole(folder, opened, small, usage)
+    ready = pruned.as_opened(opened, small, str(folder))
     rows += measure.model_rows(ready, to, name=name, **options)
     points.append(_point(ready, to, rows, name))
   (trained / report.ROWS).unlink(missing_ok=True)
   rows_lib.append(trained / report.ROWS, rows)
   files.write_json(trained / report.PRUNED, points)
   return rows
+
+
+def variants(spec: Any) -> dict[str, dict[str, Any]]:
+  """Ways to cut a model of this spec; none without routers."""
+  if not layout.layers(spec):
+    return {}
+  return RINGMOE if isinstance(spec, ringmoe.RingMoESpec) else ONE_SET
 
 
 def _point(

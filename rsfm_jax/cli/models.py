@@ -14,6 +14,7 @@ from rsfm_jax.models import build
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics
 from rsfm_jax.train import checkpoint
+from rsfm_jax.train import slices
 
 
 class Opened(NamedTuple):
@@ -45,6 +46,7 @@ def open_model(
   *,
   which: Literal['auto', 'params', 'ema'] = 'auto',
   step: int | None = None,
+  read: Literal['whole', 'parts'] = 'whole',
 ) -> Opened:
   """Reads a model folder, or the newest good checkpoint of a workdir.
 
@@ -53,22 +55,24 @@ def open_model(
     which: of a run, what was optimised ('params') or its moving average
       ('ema'); 'auto' takes the average where it is the teacher.
     step: of a run; None for the newest.
+    read: 'parts' leaves the arrays on disk, where indexing reads a part; the
+      content of a model folder is then not checked.
 
   Raises:
-    ValueError: neither is there, or names and shapes do not fit the spec.
+    ValueError: neither is there, or names and shapes do not fit the spec, or
+      the contract does not.
   """
   path = uris.local(path, what='a model', by='its reader', access='read')
   if folders.is_model(path) and step is None:
-    found = folders.load(path)
+    load = folders.load if read == 'whole' else folders.open_parts
+    found = load(path)
     params, spec, held, at = found.params, found.spec, found.contract, None
   elif (path / 'checkpoints').is_dir():
     if which == 'auto':
       which = _taught(path)
-    loaded = checkpoint.load_params(
-      path / 'checkpoints', step=step, which=which
-    )
-    params, at = loaded.params, loaded.step
-    spec, held = loaded.metadata['spec'], loaded.metadata['contract']
+    load = checkpoint.load_params if read == 'whole' else slices.open_params
+    at, params, metadata = load(path / 'checkpoints', step=step, which=which)
+    spec, held = metadata['spec'], metadata['contract']
   else:
     raise ValueError(
       f'{path} is neither a model folder nor a workdir with checkpoints.'
@@ -76,7 +80,9 @@ def open_model(
   model = build.build(build.spec_from_json(spec))
   params = {k: v for k, v in params.items() if k != training.HEADS}
   _check_fit(params, model, path)
-  params = jax.tree.map(jax.numpy.asarray, params)
+  _check_contract(held, model.spec, path)
+  if read == 'whole':
+    params = jax.tree.map(jax.numpy.asarray, params)
   return Opened(
     model,
     params,
@@ -161,3 +167,25 @@ def _check_fit(params, model: build.Model, path: pathlib.Path) -> None:
       f'{have.get(name, "absent")} and should be '
       f'{want.get(name, "absent")}.'
     )
+
+
+def _check_contract(held: Any, spec: Any, path: pathlib.Path) -> None:
+  """Sensors of the contract are those of the weights, band for band.
+
+  A model may have a place for a sensor that it was never trained on.
+  """
+  if not isinstance(held, dict) or not {'sensors', 'statistics'} <= set(held):
+    raise ValueError(f'{path}: the contract lacks sensors or statistics.')
+  for name, sensor in held['sensors'].items():
+    if name not in spec.sensors:
+      raise ValueError(
+        f'{path}: the contract knows {name!r}, the weights are of '
+        f'{list(spec.sensors)}.'
+      )
+    bands = len(sensor['bands'])
+    channels = spec.channels[spec.sensors.index(name)]
+    if bands not in (1, channels):  # One band may be repeated.
+      raise ValueError(
+        f'{path}: the contract gives {name} {bands} bands, the weights take '
+        f'{channels}.'
+      )

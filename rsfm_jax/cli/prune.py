@@ -1,186 +1,219 @@
-"""Cuts a RingMoE down to some sensors, fewer experts, or one dense FFN."""
+"""Cuts a model down to some sensors, fewer experts, or one dense FFN a block.
+
+Usage of the experts is measured on a calibration store, or read from a record
+that was measured elsewhere; then `--stream` needs no memory for the model: it
+reads and writes expert by expert. A record can also be all that is written:
+
+  rsfm prune --checkpoint RUN --calibration STORE --usage usage.json
+  rsfm prune --checkpoint RUN --usage usage.json --keep top:1 --stream --out M
+
+`--sweep 4,2,1` measures what each number of kept experts costs in accuracy and
+saves in parameters, FLOPs and time, beside random and least used experts.
+"""
 
 import argparse
-from collections.abc import Iterator
-import math
 import pathlib
+from typing import Any
 
-import jax
-import numpy as np
-
-from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
+from rsfm_jax.cli import pruned
+from rsfm_jax.cli import recover
+from rsfm_jax.cli import sweep
+from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.data import store as stores
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import build
-from rsfm_jax.pruning import integrate
+from rsfm_jax.pruning import keep as keep_lib
+from rsfm_jax.pruning import layout
+from rsfm_jax.pruning import merge
 from rsfm_jax.pruning import surgery
 from rsfm_jax.pruning import usage as usage_lib
-from rsfm_jax.train import checkpoint
 
-HELP = 'extract sensors, prune collaborative experts, integrate into one FFN'
+HELP = 'keep some sensors and experts, or integrate experts into one FFN'
+
+_comma = lambda text: tuple(text.split(','))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--checkpoint', required=True, help='a workdir or a model folder')
-  add('--out', required=True, help='model folder to write')
-  add('--which', choices=('params', 'ema'), default='params')
+  add('--out', help='model folder to write')
+  add('--which', choices=('auto', 'params', 'ema'), default='auto')
   add(
     '--sensors',
-    type=lambda t: tuple(t.split(',')),
+    type=_comma,
     metavar='A,B',
     help='keep what these sensors use (lossless for them); default: all',
   )
   add(
     '--keep',
-    type=float,
-    metavar='SHARE',
-    help='share of collaborative experts to keep, the most used (EP: 0.25)',
+    default='all',
+    metavar='RULE',
+    help='all; top:N, the N most used experts of each sensor; pooled:N, of all '
+    'sensors together; mass:Q, those that have a share Q of the use; random:N, '
+    'least:N; or a JSON file {layer: [experts]}',
   )
-  add('--fold', choices=('mean_gate', 'none'), default='mean_gate')
+  add('--by', choices=keep_lib.CRITERIA, default='share', help='what use means')
+  add(
+    '--branches',
+    type=_comma,
+    metavar='A,B',
+    help='groups of experts that RULE cuts; default: those for all sensors',
+  )
+  add('--fold', choices=surgery.FOLDS, default='mean_gate')
   add(
     '--dense',
-    choices=('sum', 'mean', 'svd'),
-    help='integrate all experts of one sensor into one FFN per block',
+    choices=merge.HOWS,
+    help='integrate all kept experts into one FFN per block',
   )
   add('--calibration', help='store that usage is measured on')
+  add('--usage', metavar='FILE', help='of usage: read, or measured and written')
   add('--split', default='train', help='of the calibration store')
   add('--images', type=int, default=512, help='calibration images per sensor')
+  add('--seed', type=int, default=0, help='of random:N and of the probes')
+  add(
+    '--recover',
+    type=int,
+    default=0,
+    metavar='STEPS',
+    help='distil the unpruned model on calibration images, without labels',
+  )
+  add(
+    '--sweep',
+    type=lambda text: tuple(int(n) for n in text.split(',')),
+    metavar='N,M',
+    help='numbers of experts; writes a table, figures and sweep.json to --out',
+  )
+  add('--store', help='of --sweep: labelled; default: the calibration store')
+  add(
+    '--protocols',
+    type=_comma,
+    default=('linear',),
+    metavar='A,B',
+    help='of --sweep; see rsfm evaluate --help',
+  )
+  add(
+    '--stream',
+    action='store_true',
+    help='read and write expert by expert; measures nothing',
+  )
 
 
 def run(args: argparse.Namespace) -> int:
-  opened = models.open_model(args.checkpoint, which=args.which)
-  if folders.is_model(args.out):
-    raise ValueError(f'--out {args.out} holds a model already.')
-  if args.keep is not None and not 0 < args.keep <= 1:
-    raise ValueError(f'--keep {args.keep} must be a share in (0, 1].')
-  needs_usage = args.dense or (args.keep is not None and args.keep < 1)
-  if needs_usage and not args.calibration:
-    raise ValueError('--keep and --dense need --calibration STORE.')
-  store = stores.Store(args.calibration) if needs_usage else None
-  small, records = prune(
+  _check(args)
+  opened = models.open_model(
+    args.checkpoint,
+    which=args.which,
+    read='parts' if args.stream else 'whole',
+  )
+  sensors = pruned.trained(opened, args.sensors)
+  usage = None
+  if args.calibration:
+    usage = pruned.calibrate(
+      opened,
+      stores.Store(args.calibration),
+      sensors=sensors,
+      split=args.split,
+      images=args.images,
+    )
+    if args.usage:
+      files.write_json(args.usage, usage.to_json())
+  elif args.usage:
+    usage = usage_lib.Usage.from_json(files.read_json(args.usage))
+  if args.sweep:
+    sweep.run(
+      opened,
+      stores.Store(args.store or args.calibration),
+      usage,
+      pathlib.Path(args.out),
+      counts=args.sweep,
+      sensors=sensors,
+      branches=args.branches,
+      protocols=args.protocols,
+      seed=args.seed,
+    )
+    return 0
+  if not args.out:
+    print(f'{args.usage}: usage of {len(usage.layers)} layers')
+    return 0
+  small = pruned.plan(
     opened,
-    sensors=args.sensors,
+    sensors=sensors,
     keep=args.keep,
+    usage=usage,
+    branches=args.branches,
+    by=args.by,
     fold=args.fold,
     dense=args.dense,
-    calibration=store,
-    split=args.split,
-    images=args.images,
+    seed=args.seed,
   )
-  digest = write(args.out, opened, small, records)
-  before, after = trees.count(opened.params), trees.count(small.params)
+  if args.stream:
+    digest = pruned.write_parts(args.out, opened, small, usage)
+  else:
+    params, steps = _more(args, opened, small, sensors)
+    digest = pruned.write_whole(
+      args.out, opened, small, usage, params=params, steps=steps
+    )
+  before = trees.count(opened.model.abstract)
+  after = trees.count(build.build(small.spec).abstract)
   print(
     f'{args.out}: {after:,} of {before:,} parameters, '
-    f'{small.spec.specialised} specialised + {small.spec.collaborative} '
-    f'collaborative + 1 shared experts, {digest[:12]}'
+    f'{pruned.describe(small.spec)}, {digest[:12]}'
   )
   return 0
 
 
-def prune(
+def _more(
+  args: argparse.Namespace,
   opened: models.Opened,
-  *,
-  sensors: tuple[str, ...] | None = None,
-  keep: float | None = None,
-  fold: surgery.Fold = 'mean_gate',
-  dense: integrate.How | None = None,
-  calibration: stores.Store | None = None,
-  split: str = 'train',
-  images: int = 512,
-) -> tuple[surgery.Pruned, list[dict]]:
-  """Extract, then prune, then integrate; each step is optional."""
-  spec = opened.model.spec
-  small = surgery.extract(spec, opened.params, sensors or spec.sensors)
-  records = [small.record]
+  small: surgery.Pruned,
+  sensors: tuple[str, ...],
+) -> tuple[Any, list[dict[str, Any]]]:
+  """Recovered parameters, if asked for, and records of what was done besides.
 
-  def usage() -> usage_lib.Usage:
-    model = build.build(small.spec)
-    measured = usage_lib.measure(
-      model.apply,
-      small.params,
-      _calibration(opened, calibration, split, small.spec.sensors, images),
-      sensors=small.spec.sensors,
-    )
-    records.append(
+  Where sensors see each other, the record also tells of their use together.
+  """
+  params, steps = None, []
+  if not args.calibration:
+    return params, steps
+  store = stores.Store(args.calibration)
+  options = dict(sensors=sensors, split=args.split, images=args.images)
+  if layout.of(opened.model.spec).joint:
+    usage = pruned.calibrate(opened, store, fed='together', **options)
+    steps.append(
       {
         'operation': 'calibrate',
-        'store': str(calibration.folder),
-        'split': split,
-        'usage': measured.to_json(),
+        'fed': 'together',
+        'usage': usage.to_json(),
       }
     )
-    return measured
-
-  if keep is not None:
-    count = max(1, math.ceil(keep * small.spec.collaborative - 1e-9))
-    if count < small.spec.collaborative:
-      measured = usage()
-      present = np.flatnonzero(measured.images).tolist()
-      small = surgery.prune_collaborative(
-        small.spec,
-        small.params,
-        surgery.most_used(measured, present, keep=count),
-        measured=measured,
-        fold=fold,
-      )
-      records.append(small.record)
-  if dense is not None:
-    small = integrate.integrate(
-      small.spec, small.params, measured=usage(), how=dense
+  if args.recover:
+    student = pruned.as_opened(opened, small, args.out)
+    images = pruned.calibration(opened, store, **options)
+    params, record = recover.recover(
+      opened, student, images, steps=args.recover, seed=args.seed
     )
-    records.append(small.record)
-  return small, records
+    steps.append(record)
+  return params, steps
 
 
-def write(out, opened: models.Opened, small: surgery.Pruned, records) -> str:
-  """The pruned model as a complete folder; returns its content hash."""
-  kept = small.spec.sensors
-  held = {
-    part: {s: v for s, v in opened.contract[part].items() if s in kept}
-    for part in ('sensors', 'statistics')
-  }
-  return folders.save(
-    pathlib.Path(out),
-    small.params,
-    spec=small.spec.to_json(),
-    contract=held,
-    record={
-      'parent': opened.path,
-      'parent_hash': opened.content_hash,
-      'parent_step': opened.step,
-      'steps': records,
-    },
-  )
-
-
-def as_opened(
-  opened: models.Opened, small: surgery.Pruned, path: str
-) -> models.Opened:
-  """A pruned model in memory, ready to run."""
-  return opened._replace(
-    model=build.build(small.spec),
-    params=jax.tree.map(jax.numpy.asarray, small.params),
-    content_hash=checkpoint.content_hash(small.params),
-    path=path,
-  )
-
-
-def _calibration(
-  opened: models.Opened, store, split, sensors, limit
-) -> Iterator[dict[str, np.ndarray]]:
-  """Images of every kept sensor that the store holds, one at a time."""
-  for sensor in sensors:
-    if sensor not in store.sensors:
-      continue
-    to = measure.target(
-      store, sensor, opened, missing_bands='mask', batch_size=64
+def _check(args: argparse.Namespace) -> None:
+  """What needs no model to be seen."""
+  if not args.out and not (args.calibration and args.usage):
+    raise ValueError('--out MODEL is missing (or --calibration and --usage).')
+  if args.out and folders.is_model(args.out):
+    raise ValueError(f'--out {args.out} holds a model already.')
+  if args.sweep and (args.stream or not args.out or not args.calibration):
+    raise ValueError('--sweep needs --calibration and --out, and no --stream.')
+  if args.recover and (args.recover < 0 or not args.calibration):
+    raise ValueError(
+      f'--recover {args.recover} needs --calibration, and steps from 1.'
     )
-    seen = 0
-    for batch in measure.unlabelled(to, split):
-      yield {sensor: batch[: max(limit - seen, 0)]}
-      seen += len(batch)
-      if seen >= limit:
-        break
+  if args.images < 1:
+    raise ValueError(f'--images {args.images} must be at least 1.')
+  if args.stream and args.calibration:
+    raise ValueError(
+      '--stream does not hold the model and cannot run it on --calibration; '
+      'give --usage FILE, measured where there is room.'
+    )

@@ -11,6 +11,7 @@ from rsfm_jax.cli import encoders
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import reconstruct
+from rsfm_jax.cli import sweep
 from rsfm_jax.core import files
 from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
@@ -99,6 +100,9 @@ def write(
   points = []
   if (workdir / PRUNED).exists():
     points = files.read_json(workdir / PRUNED)
+  swept = []
+  if (workdir / sweep.POINTS).exists():
+    swept = sweep.figures(files.read_json(workdir / sweep.POINTS))
   environment = files.read_json(workdir / 'environment.json')['starts'][-1]
   images = {s: _images(opened, v, s, 8) for s, v in by_sensor.items()}
   report.write_report(
@@ -112,8 +116,9 @@ def write(
       ),
       report.Section(
         title='Pruning',
-        items=[pruning_curve.figure(points)] if points else [],
-        text='Parameters, accuracy and speed of the pruned models.',
+        items=([pruning_curve.figure(points)] if points else []) + swept,
+        text='Parameters, accuracy and speed of the pruned models; experts '
+        'kept by use, at random, and the least used ones.',
       ),
       report.Section(
         title='Reconstructions',
@@ -257,7 +262,7 @@ def _routing(
     routing.by_layer(
       found['entropy'][..., 1],
       sensors=spec.sensors,
-      experts=spec.collaborative,
+      experts=found['collaborative_load'].shape[-1],
       mutual_information=found.get('mutual_information'),
     )
   )

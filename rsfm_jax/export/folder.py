@@ -6,23 +6,22 @@
 """
 
 from collections.abc import Mapping
+import functools
 import json
 import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from rsfm_jax.core import arrays
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
+from rsfm_jax.export import weights
 from rsfm_jax.train import checkpoint
 
 Tree = Any
 WEIGHTS = 'model.safetensors'
-_FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 
 
 class Exported(NamedTuple):
@@ -55,6 +54,39 @@ def save(
       or a parameter of a type that could not be read back.
     OSError: no room; nothing that reads as a model is left.
   """
+  entries = {
+    name: weights.Entry(
+      leaf.shape, leaf.dtype, functools.partial(arrays.blocks, leaf)
+    )
+    for name, leaf in trees.flatten(params).items()
+  }
+
+  def companions() -> None:
+    orbax = checkpoint.Checkpoints(pathlib.Path(folder) / 'checkpoints', keep=1)
+    state = {'params': params, 'step': np.zeros((), np.int32)}
+    orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
+    orbax.wait()
+    orbax.close()
+
+  return _write(folder, entries, spec, contract, record, companions)
+
+
+def save_parts(
+  folder: files.Path,
+  entries: Mapping[str, weights.Entry],
+  *,
+  spec: Mapping[str, Any],
+  contract: Mapping[str, Any],
+  record: Mapping[str, Any],
+) -> str:
+  """As `save`, of arrays that come in parts and are never held whole.
+
+  No Orbax checkpoint stands beside the weights: it would hold them.
+  """
+  return _write(folder, entries, spec, contract, record, lambda: None)
+
+
+def _write(folder, entries, spec, contract, record, companions) -> str:
   folder = pathlib.Path(folder)
   if (folder / WEIGHTS).exists():
     raise ValueError(f'{folder} holds a model already; choose another --out.')
@@ -63,48 +95,24 @@ def save(
     raise ValueError(
       f'{folder} holds the checkpoints {saved} of a run; choose another --out.'
     )
+
+  def others(digest: str) -> None:
+    companions()
+    files.write_json(folder / 'spec.json', dict(spec))
+    files.write_json(folder / 'contract.json', dict(contract))
+    files.write_json(
+      folder / 'record.json', dict(record) | {'content_hash': digest}
+    )
+
+  said = {
+    'spec': json.dumps(dict(spec)),
+    'contract': json.dumps(dict(contract)),
+  }
   try:
-    return _write(folder, params, spec, contract, record)
+    return weights.write(folder / WEIGHTS, entries, said, before=others)
   except OSError:
     shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
     raise
-
-
-def _write(folder, params, spec, contract, record) -> str:
-  digest = checkpoint.content_hash(params)
-  arrays = {
-    name: np.asarray(jax.device_get(leaf), order='C')
-    for name, leaf in trees.flatten(params).items()
-  }
-  for name, array in arrays.items():
-    if array.dtype.kind not in 'biu' and str(array.dtype) not in _FLOATS:
-      # safetensors would write others from NumPy, but not read them back.
-      raise ValueError(
-        f'{name} is {array.dtype}; a model folder holds integers, '
-        f'{", ".join(_FLOATS)}.'
-      )
-  orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
-  state = {
-    'params': params,
-    'step': np.zeros((), np.int32),
-  }
-  orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
-  orbax.wait()
-  orbax.close()
-  files.write_json(folder / 'spec.json', dict(spec))
-  files.write_json(folder / 'contract.json', dict(contract))
-  files.write_json(
-    folder / 'record.json', dict(record) | {'content_hash': digest}
-  )
-  data = safetensors.numpy.save(
-    arrays,
-    metadata={
-      'spec': json.dumps(dict(spec)),
-      'contract': json.dumps(dict(contract)),
-    },
-  )
-  files.write_bytes(folder / WEIGHTS, data)
-  return digest
 
 
 def is_model(folder: files.Path) -> bool:
@@ -120,17 +128,11 @@ def load(folder: files.Path) -> Exported:
   folder = pathlib.Path(folder)
   if not is_model(folder):
     raise ValueError(f'{folder} holds no {WEIGHTS}: not a model folder.')
-  try:
-    with safetensors.safe_open(folder / WEIGHTS, framework='np') as saved:
-      names = saved.keys()  # It is no mapping, and does not iterate itself.
-      flat = {name: saved.get_tensor(name) for name in names}
-  except safetensors.SafetensorError as error:
-    raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from error
+  flat = {
+    name: array[...] for name, array in weights.stored(folder / WEIGHTS).items()
+  }
   params = trees.unflatten(flat)
-  spec, contract, record = (
-    _read(folder / name)
-    for name in ('spec.json', 'contract.json', 'record.json')
-  )
+  spec, contract, record = _companions(folder)
   # safetensors does not notice flipped bits of the weights.
   if checkpoint.content_hash(params) != record.get('content_hash'):
     raise ValueError(
@@ -138,6 +140,20 @@ def load(folder: files.Path) -> Exported:
       'says was saved.'
     )
   return Exported(params, spec, contract, record)
+
+
+def open_parts(folder: files.Path) -> Exported:
+  """As `load`, but the arrays stay on disk; their content is not checked."""
+  folder = pathlib.Path(folder)
+  params = trees.unflatten(weights.stored(folder / WEIGHTS))
+  return Exported(params, *_companions(folder))
+
+
+def _companions(folder: pathlib.Path) -> list[dict[str, Any]]:
+  return [
+    _read(folder / name)
+    for name in ('spec.json', 'contract.json', 'record.json')
+  ]
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -53,12 +53,12 @@ def active(spec: ringmoe.RingMoESpec, sensor: str) -> int:
     spec, sensors=(sensor,), channels=(channels,), decoders=False
   )
   idle = sum(
-    max(experts - spec.choices, 0)
-    for experts in (spec.specialised, spec.collaborative)
+    max(experts - spec.choices, 0) * expert_size(spec, stage)
+    for stage in range(len(spec.depths))
+    for block in spec.counts(stage)
+    for experts in block
   )
-  return trees.count(build.build(alone).abstract) - idle * sum(
-    depth * expert_size(spec, i) for i, depth in enumerate(spec.depths)
-  )
+  return trees.count(build.build(alone).abstract) - idle
 
 
 def expert_size(spec: ringmoe.RingMoESpec, stage: int) -> int:
@@ -73,18 +73,16 @@ def flops(spec: ringmoe.RingMoESpec, sensor: str) -> int:
   grid = spec.image_size // spec.patch_size
   channels = spec.channels[spec.sensors.index(sensor)]
   macs = grid**2 * spec.patch_size**2 * channels * spec.embed_dim
-  for stage, depth in enumerate(spec.depths):
+  for stage in range(len(spec.depths)):
     side, dim = grid // 2**stage, spec.embed_dim * 2**stage
     tokens = side**2
     window = min(spec.window, side)
     hidden = int(dim * spec.mlp_ratio)
-    ffns, routers = 1, 0
-    for experts in (spec.specialised, spec.collaborative):
-      ffns += min(spec.choices, experts)
-      routers += experts
-    per_token = 4 * dim**2 + 2 * window**2 * dim
-    per_token += ffns * 2 * dim * hidden + routers * dim
-    macs += depth * tokens * per_token
+    for experts in spec.counts(stage):
+      ffns = 1 + sum(min(spec.choices, n) for n in experts)
+      per_token = 4 * dim**2 + 2 * window**2 * dim
+      per_token += ffns * 2 * dim * hidden + sum(experts) * dim
+      macs += tokens * per_token
     if stage + 1 < len(spec.depths):
       macs += tokens // 4 * 8 * dim**2
   return 2 * math.floor(macs)
@@ -114,7 +112,10 @@ def skysense_report(
   prompts = add(lambda name: '/prompts/' in name)
   trunk = add(lambda n: n.startswith(('stage_', 'norm/'))) - routed - prompts
   total = sum(sizes.values())
-  idle = max(spec.experts - spec.choices, 0) * one
+  idle = sum(
+    max(count - spec.choices, 0) * _expert(spec, block)
+    for block, count in spec.routed.items()
+  )
   return {
     'parameters': {
       'tokenizers': add(lambda name: name.startswith('embed/')),
@@ -196,10 +197,10 @@ def _trunk_macs(
       tokens = seen = tokens + spec.prompts
     ffn = 2 * dim * int(dim * spec.mlp_ratio)
     for _ in range(depth):
-      routed = block in spec.routed
+      experts = spec.routed.get(block, 1)
       per_token = 4 * dim**2 + 2 * seen * dim
-      per_token += ffn * (min(spec.choices, spec.experts) if routed else 1)
-      per_token += spec.experts * dim if routed else 0
+      per_token += ffn * min(spec.choices, experts)
+      per_token += experts * dim if experts > 1 else 0
       macs += tokens * per_token
       block += 1
   return macs

@@ -20,6 +20,7 @@ from rsfm_jax.core import choices as choices_lib
 from rsfm_jax.core import rng
 from rsfm_jax.models import mapex_decoder
 from rsfm_jax.models import mapex_spec as spec_lib
+from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import layer as moe_layer
@@ -225,6 +226,7 @@ class Mapex(nnx.Module):
       capacity_factor=spec.capacity_factor,
       priority=spec.priority,
       gate_noise=spec.gate_noise,
+      norms=mode == 'eval' and engine != 'oracle',
       activation=spec.activation,
     )
 
@@ -315,17 +317,7 @@ class Mapex(nnx.Module):
     """[L, M, ...] of all runs with routers -> {sensor: [L, ...]}."""
     if not sums:
       return None
-    width = max(self.spec.experts)
-
-    def padded(rows: Array) -> Array:
-      if rows.ndim < 3:
-        return rows
-      missing = width - rows.shape[-1]
-      return jnp.pad(rows, ((0, 0), (0, 0), (0, missing)))
-
-    every = jax.tree.map(
-      lambda *rows: jnp.concatenate([padded(r) for r in rows]), *sums
-    )
+    every = counts_lib.join(sums)
     places = {s: self.spec.sensors.index(s) for s in sensors}
     return {
       s: jax.tree.map(lambda rows, m=m: rows[:, m], every)

@@ -75,9 +75,10 @@ def placement(
 def _numbers(spec: Spec, name: str) -> list[int]:
   """How many experts there are to cut, where there is a router."""
   found = getattr(spec, name)
-  if isinstance(found, tuple):
-    return [number for number in found if number > 1]
-  return [found]
+  every = [found] if isinstance(found, int) else list(found)
+  # RingMoE keeps the router of a single expert.
+  least = 1 if isinstance(spec, ringmoe.RingMoESpec) else 2
+  return [number for number in every if number >= least]
 
 
 def _alike(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import choices as choices_lib
 from rsfm_jax.core import rng
+from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import rmoe
@@ -33,6 +34,7 @@ SarHead = Literal['power_mse', 'power_l1', 'iq_l1']
 
 # Order, and channels of patch embed and decoder (fact: fixed by index).
 SENSORS = ('opt', 'sar_l1', 'sar_l2', 'ms')
+BRANCHES = ('specialised', 'collaborative')
 CHANNELS = {'opt': 3, 'sar_l1': 8, 'sar_l2': 3, 'ms': 4}
 
 
@@ -56,8 +58,9 @@ class RingMoESpec:
       elsewhere; 'plain' and 'fused' hold everywhere.
     norm_gain: start of the gains of the blocks' post-norms.
     init_std: std of all matrices; None takes 1 / sqrt(fan-in).
-    specialised: experts per sensor and block; 0 for none.
-    collaborative: experts for all sensors per block; 0 for none.
+    specialised: experts per sensor and block, or one such number for each
+      block where they differ; 0 for none.
+    collaborative: the same for all sensors.
     choices: experts per token and router, K.
     gate: 'prob' keeps the gate's gradient; 'normalised' is as coded (Q1).
     engine: in training, 'capacity' or 'dropless'; evaluation is dropless.
@@ -92,8 +95,8 @@ class RingMoESpec:
   attention_engine: window_kernel.Engine = 'auto'
   norm_gain: float = 1.0
   init_std: float | None = linear.DEFAULT_STD
-  specialised: int = 4
-  collaborative: int = 4
+  specialised: counts_lib.Counts = 4
+  collaborative: counts_lib.Counts = 4
   choices: int = 1
   gate: routing.Gate = 'prob'
   engine: experts.Engine = 'capacity'
@@ -123,6 +126,11 @@ class RingMoESpec:
         f'model.heads={self.heads} needs one entry per stage of '
         f'model.depths={self.depths}.'
       )
+    for field in BRANCHES:
+      found = counts_lib.check(
+        getattr(self, field), sum(self.depths), key=f'model.{field}'
+      )
+      object.__setattr__(self, field, found)
     stride = self.patch_size * 2 ** (len(self.depths) - 1)
     if self.image_size % stride:
       raise ValueError(
@@ -141,6 +149,15 @@ class RingMoESpec:
       ('dtype', ('float32', 'bfloat16')),
     ):
       choices_lib.check(getattr(self, key), allowed, key=f'model.{key}')
+
+  def counts(self, stage: int) -> tuple[tuple[int, int], ...]:
+    """(specialised, collaborative) experts of each block of a stage."""
+    first = sum(self.depths[:stage])
+    every = [
+      counts_lib.per_layer(getattr(self, field), sum(self.depths))
+      for field in BRANCHES
+    ]
+    return tuple(zip(*every, strict=True))[first : first + self.depths[stage]]
 
   @property
   def stride(self) -> int:
@@ -180,7 +197,8 @@ class Output(NamedTuple):
     features: final tokens per sensor, [B, h, w, D].
     intermediates: {'embed', 'stage_0', ...}: {sensor: [B, h, w, D]}.
     reconstruction: {sensor: [B, H, W, C']}, or None without decoders.
-    aux: one `RMoEAux` with a leading layer axis over all blocks.
+    aux: one `RMoEAux` with a leading layer axis over all blocks; see
+      `moe.counts.join` where their numbers of experts differ.
   """
 
   features: dict[str, Array]
@@ -267,6 +285,7 @@ class RingMoE(nnx.Module):
       buffer_factor=spec.buffer_factor if mode == 'train' else None,
       priority=spec.priority,
       balance_scale=spec.balance_scale,
+      norms=mode == 'eval' and engine != 'oracle',
     )
     split = lambda y: dict(zip(present, arrangement.split(y), strict=True))
     intermediates = {'embed': split(x)}
@@ -283,7 +302,7 @@ class RingMoE(nnx.Module):
         mesh=placement.mesh if placement else None,
       )
       x = keep(x)
-      auxes.append(aux)
+      auxes += aux
       intermediates[f'stage_{i}'] = split(x)
       if stage.merge is not None:
         x = stage.merge(x)
@@ -296,7 +315,7 @@ class RingMoE(nnx.Module):
         ).astype(jnp.float32)
         for s in present
       }
-    aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes)
+    aux = counts_lib.join(auxes)
     return Output(features, intermediates, reconstruction, aux)
 
   def _check(self, images: Images) -> list[str]:
@@ -341,13 +360,14 @@ def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
   dim = spec.embed_dim * 2**index
   grid = spec.image_size // spec.patch_size // 2**index
 
-  def make_block(block_key: Array) -> swin.SwinBlock:
+  def make_block(block_key: Array, counts: tuple[int, int]) -> swin.SwinBlock:
+    specialised, collaborative = counts
     ffn = rmoe.RMoE(
       dim,
       int(dim * spec.mlp_ratio),
       sensors=len(spec.sensors),
-      specialised=spec.specialised,
-      collaborative=spec.collaborative,
+      specialised=specialised,
+      collaborative=collaborative,
       key=rng.named(block_key, 'ffn'),
       std=spec.init_std,
     )
@@ -365,7 +385,7 @@ def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
   last = index == len(spec.depths) - 1
   return swin.SwinStage(
     make_block,
-    spec.depths[index],
+    spec.counts(index),
     key=rng.named(key, 'blocks'),
     merge=None
     if last

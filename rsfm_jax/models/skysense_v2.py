@@ -22,6 +22,7 @@ from rsfm_jax.models import fusion
 from rsfm_jax.models import geo_context
 from rsfm_jax.models import skysense_v2_spec as spec_lib
 from rsfm_jax.models import skysense_v2_stage as stage_lib
+from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
 from rsfm_jax.moe import layer as moe_layer
@@ -44,8 +45,8 @@ class Output(NamedTuple):
     fused: over sensors and dates on the finest grid, [B, h, w, fusion_dim];
       None without a fusion.
     intermediates: {'embed', 'stage_0', ...}: {sensor: like features}.
-    aux: {sensor: `moe.layer.Statistics` with a leading axis over the MoE
-      layers}; None without experts.
+    aux: {sensor: `moe.layer.Statistics` with a leading axis over the layers
+      with routers}; None without any. See `moe.counts.join`.
     queries: [B, h, w, prototypes_dim], what the fused features asked the
       prototypes; None where none were given.
   """
@@ -180,6 +181,7 @@ class SkySenseV2(nnx.Module):
       capacity_factor=spec.capacity_factor,
       priority=spec.priority,
       gate_noise=spec.gate_noise,
+      norms=mode == 'eval' and engine != 'oracle',
     )
 
   def _passes(
@@ -227,7 +229,7 @@ class SkySenseV2(nnx.Module):
       x = keep(x)
       auxes += aux
       levels[f'stage_{i}'] = x
-    aux = jax.tree.map(lambda *a: jnp.concatenate(a), *auxes) if auxes else None
+    aux = counts_lib.join(auxes) if auxes else None
     return _apart(images, self.norm(x), levels, aux)
 
   def _check(

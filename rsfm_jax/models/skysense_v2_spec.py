@@ -7,10 +7,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rsfm_jax.core import choices as choices_lib
+from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import experts as experts_lib
 from rsfm_jax.moe import routing
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import remat as remat_lib
+from rsfm_jax.nn import swin
 from rsfm_jax.nn import window_kernel
 
 Reduces = tuple[bool, bool, bool]
@@ -43,7 +45,8 @@ class SkySenseV2Spec:
       without prompts and tables of positions (the paper's ablation).
     position_grids: sides of the tables in stages 2 and 3 for every sensor;
       None takes each sensor's own at `image_sizes` (NOT FOUND).
-    experts: per MoE layer; 0 for dense FFNs everywhere.
+    experts: per MoE layer, or one number for each of them; a layer of one is a
+      dense FFN without a router, and so are all with 0.
     choices: experts per token, K.
     moe_layers: blocks with experts.
     moe_placement: the 'last' blocks, or 'spread' evenly, the last one included.
@@ -77,7 +80,7 @@ class SkySenseV2Spec:
   prompts: int = 4
   global_attention: bool = True
   position_grids: tuple[int, int] | None = None
-  experts: int = 8
+  experts: counts_lib.Counts = 8
   choices: int = 1
   moe_layers: int = 6
   moe_placement: Literal['last', 'spread'] = 'last'
@@ -133,6 +136,11 @@ class SkySenseV2Spec:
         f'{sum(self.depths)} blocks of model.depths; model.experts=0 is the '
         'dense model.'
       )
+    object.__setattr__(
+      self,
+      'experts',
+      counts_lib.check(self.experts, self.moe_layers, key='model.experts'),
+    )
     if self.fusion_depth:
       _check_bridges(self)
     for key in ('drop_path', 'fusion_drop_path'):
@@ -164,12 +172,21 @@ class SkySenseV2Spec:
     return self.embed_dim * 2 ** (stage % STAGES)
 
   @property
-  def routed(self) -> tuple[int, ...]:
-    """Blocks with experts, counted over all stages."""
+  def moe_blocks(self) -> tuple[int, ...]:
+    """Blocks that `experts` counts for, in order over all stages."""
     total, count = sum(self.depths), self.moe_layers if self.experts else 0
     if self.moe_placement == 'last':
       return tuple(range(total - count, total))
     return tuple(-(-(i + 1) * total // count) - 1 for i in range(count))
+
+  @property
+  def routed(self) -> dict[int, int]:
+    """{block: its experts} of those with a router."""
+    blocks = self.moe_blocks
+    found = zip(
+      blocks, counts_lib.per_layer(self.experts, len(blocks)), strict=True
+    )
+    return {block: count for block, count in found if count > 1}
 
   def to_json(self) -> dict[str, Any]:
     return {'model': 'skysense_v2'} | dataclasses.asdict(self)
@@ -233,28 +250,25 @@ class Run(NamedTuple):
     start: place of the first block in its stage.
     depth: blocks.
     first: place of the first block in the model.
-    routed: whether their FFNs are experts.
+    experts: of each FFN; 1 for a dense one.
   """
 
   name: str
   start: int
   depth: int
   first: int
-  routed: bool
+  experts: int
 
 
 def runs(spec: SkySenseV2Spec, stage: int) -> tuple[Run, ...]:
   """What a stage consists of: `blocks` if it is one run of Swin blocks."""
-  first, depth = sum(spec.depths[:stage]), spec.depths[stage]
-  is_routed = [first + i in spec.routed for i in range(depth)]
-  starts = [
-    i for i in range(depth) if not i or is_routed[i] != is_routed[i - 1]
-  ]
-  ends = [*starts[1:], depth]
-  single = len(starts) == 1 and not is_global(spec, stage)
+  first, routed = sum(spec.depths[:stage]), spec.routed
+  kinds = [routed.get(first + i, 1) for i in range(spec.depths[stage])]
+  found = swin.run_names(kinds)
+  if is_global(spec, stage):
+    found = {f'run_{n}': run for n, run in enumerate(found.values())}
   return tuple(
-    Run('blocks' if single else f'run_{n}', a, b - a, first + a, is_routed[a])
-    for n, (a, b) in enumerate(zip(starts, ends, strict=True))
+    Run(name, a, b - a, first + a, kinds[a]) for name, (a, b) in found.items()
   )
 
 

@@ -72,7 +72,7 @@ class Stage(nnx.Module):
         {s: table('positions', s, g, g) for s, g in sides.items()}
       )
     for run in spec_lib.runs(spec, index):
-      make = lambda k, routed=run.routed: _make_block(spec, index, routed, k)
+      make = lambda k, n=run.experts: _make_block(spec, index, n, k)
       blocks = transformer.stacked(
         make, run.depth, key=rng.named(key, run.name)
       )
@@ -116,7 +116,7 @@ class Stage(nnx.Module):
       options = {}
       if windowed and told.placement:
         options['mesh'] = told.placement.mesh
-      if run.routed:
+      if run.experts > 1:
         options |= dict(
           options=told.options,
           valid=told.valid,
@@ -136,7 +136,7 @@ class Stage(nnx.Module):
         unroll=spec.unroll,
         **options,
       )
-      if run.routed:
+      if run.experts > 1:
         found.append(aux)
     return x, found
 
@@ -161,14 +161,14 @@ def _table_side(spec: SkySenseV2Spec, stage: int, sensor: str) -> int:
 
 
 def _make_block(
-  spec: SkySenseV2Spec, stage: int, routed: bool, key: Array
+  spec: SkySenseV2Spec, stage: int, number: int, key: Array
 ) -> nnx.Module:
   """A block of global or window attention with a dense or a routed FFN."""
   dim, heads = spec.dim(stage), spec.heads[stage]
   hidden, std = int(dim * spec.mlp_ratio), spec.init_std
   k_ffn, k_attention = rng.named(key, 'ffn'), rng.named(key, 'attention')
-  if routed:
-    ffn = moe_layer.MoE(dim, hidden, spec.experts, key=k_ffn, std=std)
+  if number > 1:
+    ffn = moe_layer.MoE(dim, hidden, number, key=k_ffn, std=std)
   else:
     ffn = transformer.Ffn(dim, hidden, key=k_ffn, std=std)
   if spec_lib.is_global(spec, stage):

@@ -19,6 +19,9 @@ class Usage(NamedTuple):
     mass: mean probability of each expert, [S, E].
     gate: mean weight that each expert's output gets, [S, E]; their sum is the
       mean gate of a token (dropped choices count as if computed).
+    salience: mean of gate x length of the output, [S, E]; divided by the share
+      of the tokens it is the criterion of REAP (arXiv 2510.13999). Zeros where
+      lengths were not measured.
     dropped: share of the choices beyond the capacity, [S].
     entropy: mean entropy of a token's distribution over the experts in nats,
       [S].
@@ -27,6 +30,7 @@ class Usage(NamedTuple):
   load: Array
   mass: Array
   gate: Array
+  salience: Array
   dropped: Array
   entropy: Array
 
@@ -130,6 +134,7 @@ def usage(
   routing: routing_lib.Routing,
   dropped: Array,
   segments: routing_lib.TokenGroups,
+  norms: Array | None = None,
 ) -> Usage:
   """Usage by each segment of the batch.
 
@@ -137,6 +142,7 @@ def usage(
     routing: the decisions.
     dropped: bool[N, K].
     segments: whose tokens stand where (not the routing's own groups).
+    norms: f32[N, K], lengths of the outputs, if measured.
 
   Returns:
     Arrays with a leading axis over the segments.
@@ -149,9 +155,17 @@ def usage(
     segments.mean(chosen.mean(1)),
     segments.mean(probs),
     segments.mean(gates.sum(1)),
+    segments.mean(salience(gates, norms)),
     segments.mean(dropped.mean(-1, dtype=jnp.float32)),
     segments.mean(entropy),
   )
+
+
+def salience(gates: Array, norms: Array | None) -> Array:
+  """f32[N, K, E] weights of outputs of lengths f32[N, K] -> f32[N, E]."""
+  if norms is None:
+    return jnp.zeros_like(gates[:, 0])
+  return (gates * norms[..., None]).sum(1)
 
 
 def mutual_information(load: Array, weight: Array) -> Array:

@@ -116,6 +116,15 @@ class Plan(NamedTuple):
     # Not a reduction: for one choice it would cost as much as the product.
     return sum(out[:, k] * gate[:, k, None] for k in range(choices))
 
+  def norms(self, y: Array) -> Array:
+    """[P, rows, D] -> f32[N, K], length of each choice's output; 0 if dropped.
+
+    Without gates and without gradients.
+    """
+    flat = jax.lax.stop_gradient(y).reshape(-1, y.shape[-1])
+    length = jnp.linalg.norm(flat.astype(jnp.float32), axis=-1)
+    return jnp.take(length, self.slot, mode='fill', fill_value=0)
+
   def ffn(
     self,
     rows: Array,

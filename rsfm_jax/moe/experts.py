@@ -1,8 +1,9 @@
 """A router and its experts: the routed FFN every MoE layer is made of."""
 
 from collections.abc import Callable
+import functools
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 import jax
@@ -45,6 +46,7 @@ class Options(NamedTuple):
       chips, d 1408), so 1 is the default.
     buffer_factor: dropless rows that a device can receive, relative to what
       it sends; beyond that they are dropped. None has room for all devices'.
+    norms: whether lengths of the experts' outputs are measured (evaluation).
     gate_noise: the layer adds normal noise of this over E to the logits in
       training; see `layer.MoE`.
     activation: of the experts, one of `mlp.ACTIVATIONS`.
@@ -58,6 +60,7 @@ class Options(NamedTuple):
   balance_scale: float | None = None
   chunks: int = 1
   buffer_factor: float | None = None
+  norms: bool = False
   gate_noise: float = 0.0
   activation: mlp.Activation = 'gelu_tanh'
 
@@ -286,11 +289,13 @@ def compute(
   axes: expert_parallel.Axes = expert_parallel.LOCAL,
   *,
   activation: mlp.Activation = 'gelu_tanh',
-) -> Array:
+  combine: Callable[[dispatch.Plan, Array], Any] = dispatch.Plan.combine,
+) -> Any:
   """The experts' outputs, back at their tokens: [N, D].
 
   Under a tensor axis the result is this device's part of a sum. The oracle
-  gathers all experts.
+  gathers all experts. `combine` gets the plan and the outputs of its rows,
+  [P, rows, D].
   """
   products = weights[1:]
   if axes.tensor:
@@ -306,14 +311,32 @@ def compute(
     rows = plan.ffn(sent.rows[0], products, activation=activation)[0]
     count = sent.routing.expert.size
     rows = ragged_exchange.back(rows, sent.trip, axes.expert, count=count)
-    return sent.plan.combine(remat.kept(rows))
+    return combine(sent.plan, remat.kept(rows))
   done = [
     sent.plan.ffn(rows, products, activation=activation) for rows in sent.rows
   ]
   if sent.plan.columns > 1:
     done = [axes.send(rows) for rows in done]
   rows = jnp.concatenate([remat.kept(rows) for rows in done], 1)
-  return sent.plan.combine(rows)
+  return combine(sent.plan, rows)
+
+
+def measured(
+  x: Array,
+  sent: Routed,
+  weights: Weights,
+  groups: routing_lib.TokenGroups,
+  axes: expert_parallel.Axes = expert_parallel.LOCAL,
+  *,
+  options: Options,
+) -> tuple[Array, Array | None]:
+  """`compute`, and f32[N, K], lengths of the outputs, if they are asked for."""
+  run = functools.partial(
+    compute, x, sent, weights, groups, axes, activation=options.activation
+  )
+  if not options.norms:
+    return run(), None
+  return run(combine=lambda plan, y: (plan.combine(y), plan.norms(y)))
 
 
 def router_logits(

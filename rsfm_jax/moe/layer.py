@@ -34,7 +34,8 @@ class Statistics(NamedTuple):
     demand: see `balance.Demand`, of f32[S, E].
     z: of logsumexp(logits)^2, f32[S].
     chosen: choices per expert, before dropping, f32[S, E].
-    gate: of the weights of these choices, f32[S, E].
+    gate: of the weights of each expert's outputs, f32[S, E].
+    salience: of weight x length of output, f32[S, E]; zeros in training.
     dropped: choices beyond the capacity, f32[S].
     entropy: of the tokens' distributions over the experts in nats, f32[S].
     tokens: f32[S].
@@ -44,6 +45,7 @@ class Statistics(NamedTuple):
   z: Array
   chosen: Array
   gate: Array
+  salience: Array
   dropped: Array
   entropy: Array
   tokens: Array
@@ -222,13 +224,13 @@ def _forward(
   sent = experts.send(
     flat, weights, cut, options, axes, logits=logits, noise=noise, valid=valid
   )
-  y = experts.compute(
-    flat, sent, weights, cut, axes, activation=options.activation
-  )
+  y, norms = experts.measured(flat, sent, weights, cut, axes, options=options)
   if sensor is None:
-    sums = _by_place(sent, noise, valid, options, (places, per_image))
+    sizes = (places, per_image)
+    sums = _by_place(sent, norms, noise, valid, options, sizes)
   else:
-    sums = _by_sensor(sent, noise, valid, options, sensor, router.sensors)
+    count = router.sensors
+    sums = _by_sensor(sent, norms, noise, valid, options, sensor, count)
   if axes.batch:
     sums = jax.lax.psum(sums, axes.batch)
   return remat.kept(axes.total(y)).reshape(x.shape), sums
@@ -236,6 +238,7 @@ def _forward(
 
 def _by_place(
   sent: experts.Routed,
+  norms: Array | None,
   noise: Array | None,
   valid: Array | None,
   options: experts.Options,
@@ -250,12 +253,13 @@ def _by_place(
   weight = jnp.ones(len(sent.logits)) if valid is None else valid
   rows = (sent.logits, noise, weight.astype(jnp.float32), sent.dropped)
   sums = functools.partial(_statistics, std=options.gate_noise)
-  routed = (sent.routing.probs, sent.routing.expert, sent.routing.gate)
+  routed = (sent.routing.probs, sent.routing.expert, sent.routing.gate, norms)
   return jax.vmap(sums)(*jax.tree.map(apart, (*rows, *routed)))
 
 
 def _by_sensor(
   sent: experts.Routed,
+  norms: Array | None,
   noise: Array | None,
   valid: Array | None,
   options: experts.Options,
@@ -275,6 +279,7 @@ def _by_sensor(
     routing.probs,
     routing.expert,
     routing.gate,
+    norms,
     std=options.gate_noise,
   )
   return jax.vmap(sums, in_axes=1)(weight)
@@ -288,15 +293,16 @@ def _statistics(
   probs: Array,
   expert: Array,
   gate: Array,
+  norms: Array | None,
   *,
   std: float,
 ) -> Statistics:
   """Sums over the tokens of one place of one device; `std` is that times E."""
   number = logits.shape[-1]
   probs = jax.lax.stop_gradient(probs)
-  hits = jax.nn.one_hot(expert, number)
-  chosen = hits.sum(1)
-  gates = (hits * jax.lax.stop_gradient(gate)[..., None]).sum(1)
+  choices = jax.nn.one_hot(expert, number)
+  gates = jax.lax.stop_gradient(gate)[..., None] * choices
+  sums = lambda rows: (rows * weight[:, None]).sum(0)
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   lost = dropped.sum(-1, dtype=jnp.float32)
   square = jnp.square(jax.nn.logsumexp(logits, axis=-1))
@@ -309,8 +315,9 @@ def _statistics(
       weight=weight,
     ),
     (square * weight).sum(),
-    (chosen * weight[:, None]).sum(0),
-    (gates * weight[:, None]).sum(0),
+    sums(choices.sum(1)),
+    sums(gates.sum(1)),
+    sums(balance.salience(gates, norms)),
     (lost * weight).sum(),
     (entropy * weight).sum(),
     weight.sum(),

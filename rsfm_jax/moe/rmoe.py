@@ -48,6 +48,8 @@ class RMoEAux(NamedTuple):
     collaborative_mass: per sensor, f32[M, E'].
     specialised_gate: mean weights of the outputs, f32[M, E].
     collaborative_gate: per sensor, f32[M, E'].
+    specialised_salience: see `balance.Usage`, f32[M, E].
+    collaborative_salience: per sensor, f32[M, E'].
     share: of the batch's tokens, f32[M].
     dropped: (specialised, collaborative), f32[M, 2].
     entropy: (specialised, collaborative), f32[M, 2].
@@ -61,6 +63,8 @@ class RMoEAux(NamedTuple):
   collaborative_mass: Array
   specialised_gate: Array
   collaborative_gate: Array
+  specialised_salience: Array
+  collaborative_salience: Array
   share: Array
   dropped: Array
   entropy: Array
@@ -279,10 +283,11 @@ def forward(
         pool = lambda v, c=cut, a=of: a.mean(c.mean_by_set(v))
       sent = experts.send(x, own, cut, options, of, pool)
       branches[name] = (sent, own, cut, of)
-  y = _shared(x, weights.shared, axes)
+  y, norms = _shared(x, weights.shared, axes), {}
   for name in ('specialised', 'collaborative'):
     if name in branches:
-      y = y + experts.compute(x, *branches[name])
+      out, norms[name] = experts.measured(x, *branches[name], options=options)
+      y = y + out
   y = remat.kept(axes.total(y)).reshape(shape)
   by_sensor = routing.TokenGroups.cut(parts)
   done = {}
@@ -290,7 +295,7 @@ def forward(
     left = axes
     if scope == 'global':  # The others are averaged already.
       left = axes._replace(batch=tuple(set(axes.batch) - set(of.batch)))
-    usage = balance.usage(sent.routing, sent.dropped, by_sensor)
+    usage = balance.usage(sent.routing, sent.dropped, by_sensor, norms[name])
     done[name] = _Branch(left.mean(sent.balance), axes.mean(sent.z), usage)
   return y, _aux(done, segments, sensors, axes)
 
@@ -356,7 +361,7 @@ def _aux(
   empty = _Branch(
     zero,
     zero,
-    balance.Usage(*(jnp.zeros((rows, n)) for n in (0, 0, 0, 1, 1))),
+    balance.Usage(*(jnp.zeros((rows, n)) for n in (0, 0, 0, 0, 1, 1))),
   )
   placed = {
     name: b._replace(usage=jax.tree.map(place, b.usage))
@@ -376,6 +381,8 @@ def _aux(
     collaborative_mass=usages[1].mass,
     specialised_gate=usages[0].gate,
     collaborative_gate=usages[1].gate,
+    specialised_salience=usages[0].salience,
+    collaborative_salience=usages[1].salience,
     share=share,
     dropped=jnp.concatenate([u.dropped for u in usages], -1),
     entropy=jnp.concatenate([u.entropy for u in usages], -1),

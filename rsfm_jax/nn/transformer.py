@@ -1,6 +1,6 @@
 """Blocks of a hierarchical transformer with drop path, and runs of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -104,6 +104,12 @@ def _scaled(y: Array, scale: nnx.Param | None) -> Array:
   if scale is None:
     return y
   return y * scale[...].astype(y.dtype).reshape(*(1,) * (y.ndim - 1), -1)
+
+
+def equal_runs(kinds: Sequence[Hashable]) -> list[tuple[int, int]]:
+  """(start, stop) of neighbours of one kind, in their order."""
+  starts = [i for i, k in enumerate(kinds) if not i or k != kinds[i - 1]]
+  return list(zip(starts, [*starts[1:], len(kinds)], strict=True))
 
 
 def stacked(make: Callable[[Array], nnx.Module], depth: int, *, key: Array):

@@ -70,6 +70,47 @@ def figure(
   return out
 
 
+@theme.styled
+def sweep(points: Sequence[Mapping[str, Any]]) -> theme.Figure:
+  """Accuracy over the number of kept experts; a line for each way to choose.
+
+  Args:
+    points: dicts with `sensor`, `dataset`, `protocol`, `rule`, `experts`,
+      `accuracy`, `low`, `high`. A panel for each sensor, task and protocol.
+
+  Raises:
+    ValueError: no points.
+  """
+  if not points:
+    raise ValueError('a pruning sweep needs at least one point.')
+  panels: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+  for point in points:
+    key = tuple(point[k] for k in ('sensor', 'dataset', 'protocol'))
+    panels.setdefault(key, []).append(point)
+  rules = list(dict.fromkeys(point['rule'] for point in points))
+  colours = theme.colours(rules)
+  width = theme.WIDTH * min(1.0, len(panels) / 2)
+  out, grid = theme.panels(len(panels), width=width, height=3.0)
+  for axes, (key, own) in zip(grid[0], panels.items(), strict=True):
+    for rule in rules:
+      line = sorted(
+        (p for p in own if p['rule'] == rule), key=lambda p: p['experts']
+      )
+      value = np.array([p['accuracy'] for p in line])
+      low = np.array([p['low'] for p in line])
+      high = np.array([p['high'] for p in line])
+      axes.errorbar(
+        [p['experts'] for p in line], value, [value - low, high - value],
+        fmt='o-', color=colours[rule], capsize=2.5, elinewidth=1.2, label=rule,
+      )  # fmt: skip
+    axes.set_title(', '.join(key))
+    axes.set_xlabel('experts kept')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+  grid[0, 0].set_ylabel('accuracy')
+  grid[0, 0].legend(loc='best', handlelength=1.2)
+  return out
+
+
 def _point(
   axes: theme.Axes, row: Mapping[str, Any], *, x: float, colour: str
 ) -> None:

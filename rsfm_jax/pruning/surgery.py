@@ -1,157 +1,274 @@
-"""Smaller RingMoE models from a trained one, complete with their specs.
+"""Smaller models from trained ones, complete with their specs.
 
-All surgery is on the nested dict of parameters and the spec; what it returns
-is a whole model that `models.build` knows.
+A plan says, for every array of the smaller model, from which pieces of the old
+one it is put together. The same plan works on parameters in memory and on
+arrays that are read from disk expert by expert; keeping everything names every
+array whole, so that no bit changes.
 """
 
-from collections.abc import Sequence
-import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import trees
-from rsfm_jax.models import ringmoe
+from rsfm_jax.models import build
+from rsfm_jax.pruning import keep as keep_lib
+from rsfm_jax.pruning import layout
+from rsfm_jax.pruning import merge
+from rsfm_jax.pruning import pieces
 from rsfm_jax.pruning import usage as usage_lib
 
-Tree = Any
 Fold = Literal['mean_gate', 'none']
+FOLDS = ('mean_gate', 'none')
 EXPERT_LEAVES = ('w_in', 'b_in', 'w_out', 'b_out')
+# The axis of hidden units; None where outputs add up.
+_HIDDEN = {'w_in': 1, 'b_in': 0, 'w_out': 0, 'b_out': None}
 
 
 class Pruned(NamedTuple):
-  """A model: its spec, its parameters and what was done to get it."""
+  """A smaller model that is not put together yet.
 
-  spec: ringmoe.RingMoESpec
-  params: Tree
+  Attributes:
+    spec: of the smaller model.
+    leaves: {name: pieces of the old model's arrays}.
+    record: what was done, JSON.
+  """
+
+  spec: Any
+  leaves: dict[str, pieces.Leaf]
   record: dict[str, Any]
 
-
-def extract(
-  spec: ringmoe.RingMoESpec, params: Tree, sensors: Sequence[str]
-) -> Pruned:
-  """Keeps what some sensors use; their outputs do not change at all.
-
-  Other sensors' patch embeds, specialised experts, routers and decoders go;
-  14.7 B becomes 6.5 B for one sensor (RingMoE, as its readers report).
-
-  Raises:
-    ValueError: a sensor that the model does not have.
-  """
-  for sensor in sensors:
-    choices.check(sensor, spec.sensors, key='--sensors')
-  kept = [s for s in spec.sensors if s in sensors]
-  rows = np.array([spec.sensors.index(s) for s in kept])
-  new = dataclasses.replace(
-    spec, sensors=tuple(kept), channels=tuple(spec.channels[i] for i in rows)
-  )
-  flat = {}
-  for name, leaf in trees.flatten(params).items():
-    part, _, rest = name.partition('/')
-    if part in ('embed', 'decoder') and rest.split('/')[0] not in kept:
-      continue
-    flat[name] = leaf[:, rows] if '/specialised/' in name else leaf
-  return Pruned(
-    new, trees.unflatten(flat), {'operation': 'extract', 'sensors': kept}
-  )
+  def params(self, params: trees.Tree) -> trees.Tree:
+    """The smaller model's parameters, from those of the old one."""
+    source = trees.flatten(params)
+    return trees.unflatten(
+      {name: leaf.array(source) for name, leaf in self.leaves.items()}
+    )
 
 
-def most_used(
-  measured: usage_lib.Usage, sensors: Sequence[int], *, keep: int
-) -> np.ndarray:
-  """The collaborative experts that are used most, i64[L, keep], ascending.
-
-  Usage is summed over the given sensors, each with its measured images.
-  """
-  weights = measured.images[list(sensors)].astype(np.float64)
-  load = np.tensordot(
-    measured.collaborative_load[:, list(sensors)], weights, ((1,), (0,))
-  )
-  order = np.argsort(-load, axis=-1, kind='stable')[:, :keep]
-  return np.sort(order, axis=-1)
-
-
-def prune_collaborative(
-  spec: ringmoe.RingMoESpec,
-  params: Tree,
-  kept: np.ndarray,
+def plan(
+  spec: Any,
+  source: Mapping[str, Any],
   *,
-  measured: usage_lib.Usage | None = None,
+  sensors: Sequence[str] | None = None,
+  kept: keep_lib.Keep | None = None,
+  usage: usage_lib.Usage | None = None,
   fold: Fold = 'mean_gate',
+  dense: merge.How | None = None,
 ) -> Pruned:
-  """Keeps some collaborative experts per block and their router columns.
+  """What a smaller model is made of.
 
-  With `gate='prob'` a router over fewer experts gives the kept ones all the
-  probability, so their outputs grow by 1 / (mass that was kept). 'mean_gate'
-  scales their output layer by the measured mean of that mass; 'none' leaves
-  it. Which RingMoE's expert pruning does is NOT FOUND.
+  Sensors: patch embeds, prompts, tables, decoders and specialised experts of
+  the others go; outputs of those that stay do not change at all.
+
+  Experts: with probabilities as gates, a router over fewer experts gives the
+  kept ones all the probability. 'mean_gate' scales their output layers by what
+  was measured: several left, by the mean of their probabilities together; one
+  left, by its mean gate on its own tokens (MAPEX-style DEFAULT). 'none' leaves
+  them. A single expert of SkySense V2 or MAPEX loses its router: the block is
+  dense. Which of the two RingMoE's expert pruning does is NOT FOUND.
 
   Args:
     spec: of the model.
-    params: of the model.
-    kept: i64[L, K] expert indices per block, as of `most_used`; all of them
-      changes nothing.
-    measured: usage of this model on calibration data; needed to fold.
+    source: {name: array} of its parameters; only `shape` and `dtype` are read.
+    sensors: that stay; None for all.
+    kept: see `keep`; None for all experts.
+    usage: of this model on calibration data; needed to fold and to merge.
     fold: see above.
+    dense: merges the kept experts of every block into one FFN; see `merge`.
 
   Raises:
-    ValueError: an index out of range, or no usage to fold with.
+    ValueError: an unknown sensor, a keep set that does not fit, no usage.
   """
-  kept = np.asarray(kept)
-  if kept.min() < 0 or kept.max() >= spec.collaborative:
-    raise ValueError(
-      f'kept experts {np.unique(kept).tolist()} must be in '
-      f'0..{spec.collaborative - 1}.'
-    )
-  scale = np.ones(len(kept))
-  folds = fold == 'mean_gate' and spec.gate == 'prob'
-  if folds and kept.shape[1] < spec.collaborative:
-    if measured is None:
-      raise ValueError("fold='mean_gate' needs measured usage.")
-    weights = measured.images / measured.images.sum()
-    mass = np.tensordot(measured.collaborative_mass, weights, ((1,), (0,)))
-    scale = np.take_along_axis(mass, kept, axis=1).sum(1)
-  flat = dict(trees.flatten(params))
-  for stage, layers in layers_of(spec).items():
-    base = f'{stage}/blocks/ffn/collaborative'
-    rows = jnp.asarray(kept[layers])
-    for leaf in EXPERT_LEAVES:
-      value = _take(flat[f'{base}/{leaf}'], rows, axis=1)
-      if leaf in ('w_out', 'b_out') and np.any(scale[layers] != 1):
-        value = value * _lead(scale[layers], value)
-      flat[f'{base}/{leaf}'] = value
-    flat[f'{base}/router'] = _take(flat[f'{base}/router'], rows, axis=2)
-  new = dataclasses.replace(spec, collaborative=kept.shape[1])
-  return Pruned(
-    new,
-    trees.unflatten(flat),
-    {
-      'operation': 'prune_collaborative',
-      'kept': kept.tolist(),
-      'fold': fold,
-      'scale': scale.tolist(),
-    },
-  )
-
-
-def layers_of(spec: ringmoe.RingMoESpec) -> dict[str, slice]:
-  """Which rows of per-layer arrays belong to each stage."""
-  stops = np.cumsum(spec.depths).tolist()
-  return {
-    f'stage_{i}': slice(stop - depth, stop)
-    for i, (depth, stop) in enumerate(zip(spec.depths, stops, strict=True))
+  for sensor in sensors or ():
+    choices.check(sensor, spec.sensors, key='--sensors')
+  choices.check(fold, FOLDS, key='--fold')
+  sensors = tuple(s for s in spec.sensors if sensors is None or s in sensors)
+  if kept is None:
+    kept = keep_lib.everything(spec, sensors)
+  keep_lib.check(kept, spec, sensors)
+  if usage is not None:
+    usage.check(spec)
+  system = layout.of(spec)
+  if dense is not None:
+    merge.check(spec, sensors, usage, dense)
+    scale = None
+  else:
+    scale = _scales(spec, sensors, kept, usage, fold)
+  new = system.shrink(spec, sensors, None if dense else kept)
+  cutter = _Cutter(spec, new, source, sensors, kept, usage, dense, scale)
+  record = {
+    'operation': 'prune',
+    'sensors': list(sensors),
+    'kept': {name: rows.tolist() for name, rows in kept.items()},
+    'fold': fold,
+    'dense': dense,
+    'scale': scale and {name: s.tolist() for name, s in scale.items()},
   }
+  return Pruned(new, cutter.leaves(), record)
 
 
-def _take(value, rows, *, axis: int):
-  """value[l] indexed by rows[l] along `axis` (counted with L)."""
-  shape = [1] * value.ndim
-  shape[0], shape[axis] = rows.shape
-  return jnp.take_along_axis(jnp.asarray(value), rows.reshape(shape), axis)
+def _scales(
+  spec: Any,
+  sensors: tuple[str, ...],
+  kept: keep_lib.Keep,
+  usage: usage_lib.Usage | None,
+  fold: Fold,
+) -> dict[str, np.ndarray]:
+  """{layer: f64[S]}, what output layers are multiplied by."""
+  out = {}
+  for layer in layout.layers(spec):
+    rows = kept[layer.name]
+    out[layer.name] = np.ones(len(rows))
+    folds = fold == 'mean_gate' and getattr(spec, 'gate', 'prob') == 'prob'
+    if not folds or rows.shape[1] == layer.experts:
+      continue
+    if usage is None:
+      raise ValueError(
+        f'--fold mean_gate needs usage of {layer.name}: --calibration STORE, '
+        'or --usage FILE, or --fold none.'
+      )
+    groups = [(s,) for s in sensors] if layer.by_sensor else [sensors]
+    for i, group in enumerate(groups):
+      measured = [s for s in group if usage.images[usage.sensors.index(s)]]
+      found = usage.pooled(layer.name, measured or group)
+      out[layer.name][i] = _weight(found, rows[i])
+  return out
 
 
-def _lead(scale: np.ndarray, value):
-  shape = (-1,) + (1,) * (value.ndim - 1)
-  return jnp.asarray(scale, value.dtype).reshape(shape)
+def _weight(found: usage_lib.LayerUsage, row: np.ndarray) -> float:
+  """The mean weight that the kept experts' outputs had together."""
+  if len(row) > 1:
+    return float(found.mass[0, row].sum())
+  if found.share[0, row[0]] > 0:
+    return float(found.gate[0, row[0]])
+  # Nobody chose it: the weight of whatever was chosen.
+  return float((found.share * found.gate).sum())
+
+
+class _Cutter(NamedTuple):
+  """Finds the pieces of every array; see `plan`."""
+
+  spec: Any
+  new: Any
+  source: Mapping[str, Any]
+  sensors: tuple[str, ...]
+  kept: keep_lib.Keep
+  usage: usage_lib.Usage | None
+  dense: merge.How | None
+  scale: dict[str, np.ndarray] | None
+
+  def leaves(self) -> dict[str, pieces.Leaf]:
+    out = {}
+    stacks = self._stacks()
+    abstract = trees.flatten(build.build(self.new).abstract)
+    for name, leaf in abstract.items():
+      stack = next((s for s in stacks if name.startswith(f'{s}/')), None)
+      if stack is None:
+        found = (pieces.Cut(name),)
+      else:
+        rest = name.removeprefix(f'{stack}/')
+        found = tuple(
+          piece
+          for block in stacks[stack]
+          for piece in self._pieces(block, rest)
+        )
+      found = self._whole(name, leaf.shape, found)
+      dtype = self.source[found[0].origin].dtype
+      out[name] = pieces.Leaf(tuple(leaf.shape), dtype, found)
+    return out
+
+  def _stacks(self) -> dict[str, list[int]]:
+    """{stack of the new model: its blocks}."""
+    out: dict[str, list[int]] = {}
+    for block, place in enumerate(layout.of(self.new).blocks(self.new)):
+      out.setdefault(place.stack, []).append(block)
+    return out
+
+  def _pieces(self, block: int, rest: str) -> list[pieces.Piece]:
+    """Of one block and one array, in the order of memory."""
+    system = layout.of(self.spec)
+    stack, row = system.blocks(self.spec)[block]
+    branch, _, leaf = rest.rpartition('/')
+    mine = [x for x in system.layers(self.spec) if x.block == block]
+    ffn = f'{stack}/{system.ffn}'
+    if branch == system.dense and leaf in EXPERT_LEAVES and mine:
+      if self.dense is not None:
+        merged = merge.piece(
+          self.spec, f'{stack}/', row, leaf, mine,
+          kept=self.kept, usage=self.usage, how=self.dense,
+          sensors=self.sensors, source=self.source,
+        )  # fmt: skip
+        return [self._with_shared(merged, ffn, row, leaf)]
+      if f'{stack}/{rest}' not in self.source:
+        (only,) = self._experts(mine[0], ffn, row, leaf)
+        return [self._with_shared(only, ffn, row, leaf)]
+    for layer in mine:
+      if rest == f'{system.ffn}/router_bias':
+        return self._routers(layer, f'{ffn}/router_bias', row, ndim=1)
+      if branch == f'{system.ffn}/{layer.branch}':
+        if leaf == 'router':
+          return self._routers(layer, f'{stack}/{rest}', row, ndim=2)
+        return self._experts(layer, ffn, row, leaf)
+    return [pieces.Cut(f'{stack}/{rest}', (row,))]
+
+  def _experts(
+    self, layer: layout.Layer, ffn: str, row: int, leaf: str
+  ) -> list[pieces.Piece]:
+    name, out = f'{ffn}/{layer.branch}/{leaf}', []
+    for i, chosen in enumerate(self.kept[layer.name]):
+      lead = (row,)
+      if layer.by_sensor:
+        lead += (self.spec.sensors.index(self.sensors[i]),)
+      scale = 1.0
+      if leaf in ('w_out', 'b_out'):
+        scale = float(self.scale[layer.name][i])
+      out += [pieces.Cut(name, (*lead, int(e)), scale=scale) for e in chosen]
+    return out
+
+  def _routers(
+    self, layer: layout.Layer, name: str, row: int, *, ndim: int
+  ) -> list[pieces.Piece]:
+    """Columns of a router [.., D, E] or bias [.., E], of every sensor's own."""
+    kept = [tuple(chosen.tolist()) for chosen in self.kept[layer.name]]
+    if len(self.source[name].shape) == 1 + ndim:
+      return [pieces.Cut(name, (row,), kept[0])]
+    if not layer.by_sensor:
+      kept *= len(self.sensors)
+    places = [self.spec.sensors.index(s) for s in self.sensors]
+    return [
+      pieces.Cut(name, (row, m), columns)
+      for m, columns in zip(places, kept, strict=True)
+    ]
+
+  def _with_shared(
+    self, piece: pieces.Piece, ffn: str, row: int, leaf: str
+  ) -> pieces.Piece:
+    """An FFN that all tokens pass beside the routed ones joins the one left.
+
+    Two FFNs that add up are one of twice the width.
+    """
+    name = f'{ffn}/shared/{leaf}'
+    own = layout.of(self.spec).dense
+    if name not in self.source or own.endswith('shared'):
+      return piece
+    return pieces.Side((pieces.Cut(name, (row,)), piece), _HIDDEN[leaf])
+
+  def _whole(
+    self, name: str, shape: tuple[int, ...], found: tuple[pieces.Piece, ...]
+  ) -> tuple[pieces.Piece, ...]:
+    """An array that does not change is named once."""
+    if name not in self.source or tuple(self.source[name].shape) != shape:
+      return found
+    if not all(isinstance(p, pieces.Cut) and p.scale == 1 for p in found):
+      return found
+    places = [p.index for p in found if p.origin == name]
+    lead = len(found[0].index)
+    grid = list(np.ndindex(*shape[:lead]))
+    columns = tuple(range(shape[-1]))
+    same = places == grid and len(found) == len(grid)
+    if same and all(p.columns in (None, columns) for p in found):
+      return (pieces.Cut(name),)
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import concurrent.futures
 import errno
 import hashlib
+import math
 import pathlib
 import shutil
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
+from rsfm_jax.core import arrays
 from rsfm_jax.core import files
 from rsfm_jax.core import log
 from rsfm_jax.core import trees
@@ -31,6 +33,8 @@ _REST = 'rest'
 # slice of it, and every slice is a small program to compile. Smaller ones are
 # written whole, by one of them.
 _BYTES_PER_SLICE = 1 << 20
+# Larger arrays are stored in chunks, so that a part can be read alone.
+_BYTES_WHOLE = 64 << 20
 
 
 class Restored(NamedTuple):
@@ -146,7 +150,7 @@ class Checkpoints:
       items[_REST] = {k: v for k, v in abstract.items() if k not in items}
       out = _load(self._folder / str(step), items)
       state = out.pop(_REST) | out
-      return Restored(step, state, _metadata(self._folder / str(step)))
+      return Restored(step, state, metadata(self._folder / str(step)))
     if found:
       raise ValueError(f'{self._folder}: all of the steps {found} are damaged.')
     return None
@@ -280,38 +284,69 @@ def load_params(
   Raises:
     ValueError: no such step, no good step, or no such parameters in it.
   """
+  index, place = good_step(folder, step)
+  tree = _placed(_abstract(place, which), shardings)
+  load = _load if which in _ALONE else _load_of_rest
+  return Loaded(index, load(place, {which: tree})[which], metadata(place))
+
+
+def good_step(
+  folder: files.Path, step: int | None = None
+) -> tuple[int, pathlib.Path]:
+  """A step, or the newest good one, and its folder.
+
+  Raises:
+    ValueError: there is none.
+  """
   folder = _local(folder, 'read')
-  saved = steps(folder)
-  if step is not None and step not in saved:
-    raise ValueError(f'{folder} holds no step {step}, only {saved}.')
-  for index in reversed(saved) if step is None else (step,):
+  known = steps(folder)
+  if step is not None and step not in known:
+    raise ValueError(f'{folder} holds no step {step}, only {known}.')
+  for index in reversed(known) if step is None else (step,):
     if problem := damage(folder / str(index)):
       log.warning('checkpoint %d is damaged: %s.', index, problem)
       continue
-    tree = _placed(_abstract(folder / str(index), which), shardings)
-    if which in _ALONE:
-      params = _load(folder / str(index), {which: tree})[which]
-    else:
-      params = _load_of_rest(folder / str(index), {which: tree})[which]
-    return Loaded(index, params, _metadata(folder / str(index)))
-  raise ValueError(f'{folder} holds no good checkpoint (steps {saved}).')
+    return index, folder / str(index)
+  raise ValueError(f'{folder} holds no good checkpoint (steps {known}).')
 
 
 def content_hash(params: trees.Tree) -> str:
-  """SHA-256 of names, dtypes, shapes and bytes: the identity of a model."""
+  """SHA-256 of names, dtypes, shapes and bytes: the identity of a model.
+
+  Leaves may be on disk; they are read in parts.
+  """
   digest = hashlib.sha256()
   for name, leaf in trees.flatten(params).items():
-    array = np.ascontiguousarray(jax.device_get(leaf))
-    digest.update(f'{name} {array.dtype} {array.shape}\n'.encode())
-    digest.update(array.tobytes())
+    identify(digest, name, leaf.dtype, leaf.shape)
+    for block in arrays.blocks(leaf):
+      digest.update(np.ascontiguousarray(block).tobytes())
   return digest.hexdigest()
+
+
+def identify(digest: Any, name: str, dtype: Any, shape: Any) -> None:
+  """What a content hash knows of an array beside its bytes."""
+  line = f'{name} {np.dtype(dtype)} {tuple(shape)}\n'
+  digest.update(line.encode())
 
 
 def _context() -> ocp.Context:
   context = ocp.Context()
   saving = context.array.saving
   saving.min_slice_bytes_for_replica_parallel = _BYTES_PER_SLICE
+  saving.scoped_storage_options_creator = _storage
   return context
+
+
+def _storage(path: Any, leaf: Any) -> Any:
+  """Large stacks of matrices in chunks of one matrix; see `train.slices`."""
+  del path
+  shape, dtype = np.shape(leaf), getattr(leaf, 'dtype', None)
+  if dtype is None or len(shape) < 3:
+    return None
+  if math.prod(shape) * np.dtype(dtype).itemsize <= _BYTES_WHOLE:
+    return None
+  axes = tuple(range(len(shape) - 2))
+  return ocp.options.ArrayOptions.Saving.StorageOptions(shard_axes=axes)
 
 
 def _seal(folder: pathlib.Path) -> None:
@@ -346,7 +381,17 @@ def _placed(tree: trees.Tree, shardings) -> trees.Tree:
   )
 
 
-def _metadata(folder: pathlib.Path) -> dict[str, Any]:
+def saved(folder: pathlib.Path, item: str) -> dict[str, Any]:
+  """{name: shape and dtype} of an item of a saved step.
+
+  Raises:
+    ValueError: no such item.
+  """
+  return trees.flatten(_abstract(folder, item))
+
+
+def metadata(folder: pathlib.Path) -> dict[str, Any]:
+  """What was saved with a step, as JSON."""
   return dict(ocp.checkpointables_metadata(folder).custom_metadata or {})
 
 

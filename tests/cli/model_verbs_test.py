@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -36,22 +37,15 @@ def test_inspect_of_a_checkpoint_names_its_bands(trained, capsys):
   assert 'HH_I' in out
 
 
+def prune(checkpoint, out, *words):
+  """Exit code of `rsfm prune`."""
+  named = ['--checkpoint', str(checkpoint), '--out', str(out)]
+  return main.main(['prune', *named, *words])
+
+
 def test_extracting_a_sensor_keeps_its_outputs_to_the_bit(trained, tmp_path):
   out = tmp_path / 'opt'
-  assert (
-    main.main(
-      [
-        'prune',
-        '--checkpoint',
-        str(trained),
-        '--out',
-        str(out),
-        '--sensors',
-        'opt',
-      ]
-    )
-    == 0
-  )
+  assert prune(trained, out, '--sensors', 'opt') == 0
   whole, small = models.open_model(trained), models.open_model(out)
   image = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
   image = image.astype(np.float32)
@@ -63,36 +57,48 @@ def test_extracting_a_sensor_keeps_its_outputs_to_the_bit(trained, tmp_path):
   assert record['parent_hash'] == whole.content_hash
 
 
+def test_keeping_everything_is_the_same_model(trained, tmp_path):
+  """Held in memory or read by parts, from a run or from a model folder."""
+  first, second = tmp_path / 'whole', tmp_path / 'parts'
+  assert prune(trained, first) == 0
+  assert prune(trained, second, '--stream') == 0
+  assert prune(first, tmp_path / 'again', '--stream') == 0
+  names = ('whole', 'parts', 'again')
+  hashes = {models.open_model(tmp_path / n).content_hash for n in names}
+  assert hashes == {models.open_model(trained).content_hash}
+  assert not (second / 'checkpoints').exists()
+
+
+def test_usage_can_be_measured_first_and_used_by_parts(
+  trained, stores, tmp_path
+):
+  usage, scenes = str(tmp_path / 'usage.json'), str(stores / 'scenes')
+  words = ['prune', '--checkpoint', str(trained), '--usage', usage]
+  assert main.main([*words, '--calibration', scenes, '--images', '16']) == 0
+  cut = ['--sensors', 'opt,ms', '--keep', 'top:1', '--usage', usage]
+  assert prune(trained, tmp_path / 'whole', *cut) == 0
+  assert prune(trained, tmp_path / 'parts', *cut, '--stream') == 0
+  whole, parts = (
+    models.open_model(tmp_path / name) for name in ('whole', 'parts')
+  )
+  assert whole.content_hash == parts.content_hash
+  assert whole.model.spec == parts.model.spec
+  record = json.loads((tmp_path / 'parts' / 'record.json').read_text())
+  assert record['steps'][0]['usage'] == json.loads(
+    (tmp_path / 'usage.json').read_text()
+  )
+  assert record['steps'][1]['rule'] == 'top:1'
+
+
 def test_dense_integration_leaves_one_ffn_per_block(trained, stores, tmp_path):
   out = tmp_path / 'dense'
-  assert (
-    main.main(
-      [
-        'prune',
-        '--checkpoint',
-        str(trained),
-        '--out',
-        str(out),
-        '--sensors',
-        'opt',
-        '--keep',
-        '0.5',
-        '--dense',
-        'svd',
-        '--calibration',
-        str(stores / 'scenes'),
-        '--images',
-        '16',
-      ]
-    )
-    == 0
-  )
-  small = models.open_model(out)
-  assert (small.model.spec.specialised, small.model.spec.collaborative) == (
-    0,
-    0,
-  )
-  assert not [n for n in trees.flatten(small.params) if 'router' in n]
+  words = ['--sensors', 'opt', '--keep', 'pooled:1', '--dense', 'svd']
+  words += ['--calibration', str(stores / 'scenes'), '--images', '16']
+  assert prune(trained, out, *words) == 0
+  spec = models.open_model(out).model.spec
+  assert (spec.specialised, spec.collaborative) == (0, 0)
+  flat = trees.flatten(models.open_model(out).params)
+  assert not [n for n in flat if 'router' in n]
 
 
 def test_weights_of_two_bytes_train_prune_and_evaluate(
@@ -115,57 +121,122 @@ def test_weights_of_two_bytes_train_prune_and_evaluate(
     assert params['decoder/opt/kernel'].dtype == 'bfloat16'
 
 
+def test_recovery_comes_closer_to_the_unpruned_model(trained, stores, tmp_path):
+  words = ['--sensors', 'opt', '--keep', 'random:1', '--fold', 'none']
+  words += ['--calibration', str(stores / 'scenes'), '--images', '16']
+  assert prune(trained, tmp_path / 'm', *words, '--recover', '8') == 0
+  record = json.loads((tmp_path / 'm' / 'record.json').read_text())
+  last = record['steps'][-1]
+  assert last['operation'] == 'recover'
+  assert last['last_loss'] < 0.9 * last['first_loss']
+
+
 def test_pruning_does_not_overwrite_a_model(trained, tmp_path, capsys):
-  words = [
-    'prune',
-    '--checkpoint',
-    str(trained),
-    '--out',
-    str(tmp_path / 'm'),
-    '--sensors',
-    'opt',
-  ]
-  assert main.main(words) == 0
-  assert main.main(words) == 2
+  assert prune(trained, tmp_path / 'm', '--sensors', 'opt') == 0
+  assert prune(trained, tmp_path / 'm', '--sensors', 'opt') == 2
   assert 'holds a model already' in capsys.readouterr().err
 
 
-def test_pruning_without_calibration_says_so(trained, tmp_path, capsys):
-  assert (
-    main.main(
-      [
-        'prune',
-        '--checkpoint',
-        str(trained),
-        '--out',
-        str(tmp_path / 'm'),
-        '--keep',
-        '0.5',
-      ]
-    )
-    == 2
-  )
-  assert '--calibration' in capsys.readouterr().err
+@pytest.fixture(scope='module')
+def one_sensor(trained, tmp_path_factory):
+  """A model of four sensors whose contract knows one."""
+  out = tmp_path_factory.mktemp('models') / 'm'
+  assert prune(trained, out) == 0
+  path = out / 'contract.json'
+  held = json.loads(path.read_text())
+  for part in held.values():
+    for sensor in ('sar_l1', 'sar_l2', 'ms'):
+      part.pop(sensor, None)
+  path.write_text(json.dumps(held))
+  return out
 
 
-def test_an_unknown_sensor_is_named_with_what_there_is(
-  trained, tmp_path, capsys
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['--sensors', 'optt'], 'Did you mean "opt"?'),
+    (['--keep', 'pooled:1'], '--calibration'),
+    (['--keep', 'best:1'], "--keep='best'"),
+    (['--keep', 'STEM/keep.json'], 'in 0..1'),
+    (['--usage', 'STEM/keep.json', '--keep', 'top:1'], 'calibration record'),
+    (['--stream', '--calibration', 'SCENES'], '--usage FILE'),
+    (['--calibration', 'SCENES', '--images', '0'], '--images 0'),
+    (['--calibration', 'SCENES', '--split', 'nowhere'], 'nowhere'),
+    (['--sweep', '1'], '--sweep needs --calibration'),
+  ],
+)
+def test_bad_input_is_named_and_nothing_is_written(
+  trained, stores, tmp_path, capsys, words, message
 ):
-  assert (
-    main.main(
-      [
-        'prune',
-        '--checkpoint',
-        str(trained),
-        '--out',
-        str(tmp_path / 'm'),
-        '--sensors',
-        'optt',
-      ]
-    )
-    == 2
-  )
-  assert 'Did you mean "opt"?' in capsys.readouterr().err
+  (tmp_path / 'keep.json').write_text('{"collaborative/0": [5]}')
+  swap = {'STEM': str(tmp_path), 'SCENES': str(stores / 'scenes')}
+  for old, new in swap.items():
+    words = [word.replace(old, new) for word in words]
+  assert prune(trained, tmp_path / 'm', *words) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'm').exists()
+
+
+def test_a_sensor_that_was_never_trained_is_named(one_sensor, tmp_path, capsys):
+  assert prune(one_sensor, tmp_path / 'm', '--sensors', 'ms') == 2
+  assert 'never pre-trained on it' in capsys.readouterr().err
+  assert not (tmp_path / 'm').exists()
+
+
+def test_a_calibration_store_of_other_sensors_is_an_error(
+  one_sensor, stores, tmp_path, capsys
+):
+  other = str(tmp_path / 'ms')
+  words = ['data', 'synthesize', '--samples', '24', '--size', '32']
+  words += ['--sensors', 'ms', '--workers', '0', '--out', other]
+  assert main.main(words) == 0
+  words = ['--keep', 'top:1', '--calibration', other]
+  assert prune(one_sensor, tmp_path / 'm', *words) == 2
+  assert 'holds none of the sensors' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda s: s.update(radar=s['opt']), "knows 'radar'"),
+    (lambda s: s['opt']['bands'].pop(), 'gives opt 2 bands'),
+  ],
+)
+def test_a_contract_that_does_not_match_the_weights_is_an_error(
+  one_sensor, tmp_path, capsys, change, message
+):
+  out = tmp_path / 'm'
+  shutil.copytree(one_sensor, out)
+  held = json.loads((out / 'contract.json').read_text())
+  change(held['sensors'])
+  (out / 'contract.json').write_text(json.dumps(held))
+  for words in ([], ['--stream']):
+    assert prune(out, tmp_path / 'less', *words) == 2
+    assert message in capsys.readouterr().err
+  assert not (tmp_path / 'less').exists()
+
+
+def test_a_sweep_writes_table_figures_and_points(trained, stores, tmp_path):
+  out = tmp_path / 'sweep'
+  words = ['--sweep', '1', '--sensors', 'opt', '--protocols', 'galileo_knn5']
+  words += ['--calibration', str(stores / 'scenes'), '--images', '16']
+  assert prune(trained, out, *words) == 0
+  found = json.loads((out / 'sweep.json').read_text())
+  rules = [(p['rule'], p['experts']) for p in found['points']]
+  assert rules == [('all', 2), ('use', 1), ('random', 1), ('least used', 1)]
+  sizes = [p['parameters'] for p in found['points']]
+  assert sizes[0] > sizes[1] == sizes[2] == sizes[3]
+  for point in found['points']:
+    assert point['low'] <= point['accuracy'] <= point['high']
+    assert point['images_per_second'] > 0
+    assert point['flops'] > 0
+  maps = found['maps']
+  after, before = np.array(maps['after']['1']), np.array(maps['before'])
+  np.testing.assert_allclose(before.sum(-1), 1, rtol=1e-6)
+  assert set(np.unique(after)) == {0.0, 1.0}
+  assert (out / 'sweep.md').read_text().count('\n') == 6
+  names = ('sweep_curve', 'sweep_use_before', 'sweep_use_1')
+  assert all((out / f'{name}.png').is_file() for name in names)
 
 
 def test_evaluate_writes_a_row_per_model_and_protocol(

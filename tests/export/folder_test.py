@@ -10,6 +10,7 @@ import pytest
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.export import folder
+from rsfm_jax.export import weights
 from rsfm_jax.train import checkpoint
 
 PARAMS = {
@@ -145,12 +146,18 @@ def test_a_full_disk_leaves_nothing_that_reads_as_a_model(
       raise OSError(errno.ENOSPC, f'could not write {path}')
     write(path, data)
 
+  def no_room(file, entries):
+    raise OSError(errno.ENOSPC, 'no space left')
+
   path = tmp_path / 'model'
   with monkeypatch.context() as patch:
     patch.setattr(files, 'write_bytes', refuse)
+    if full == 'model.safetensors':
+      patch.setattr(weights, '_write_arrays', no_room)
     with pytest.raises(OSError, match=full):
       save(path)
   assert not folder.is_model(path)
+  assert not list(path.glob('.*.tmp'))
   # With room again, other weights go to the same place, whole.
   save(path, PARAMS | {'steps': jnp.int32(9)})
   assert int(folder.load(path).params['steps']) == 9

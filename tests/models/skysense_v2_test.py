@@ -258,19 +258,33 @@ def test_dropping_prompts_changes_values_and_no_shape():
     assert float(jnp.abs(a - b).max()) > 1e-3
 
 
-def test_one_expert_is_the_dense_model():
-  changes = dict(fusion_depth=0, depths=(1, 1, 1, 1), moe_layers=1)
-  run, params = model(experts=1, **changes)
-  dense, _ = model(experts=0, **changes)
-  block = dict(params['stage_3']['run_0'])
-  routed = block['ffn']['routed']
-  block['ffn'] = {k: w[:, 0] for k, w in routed.items() if k != 'router'}
-  same = params | {'stage_3': params['stage_3'] | {'run_0': block}}
-  given = images()
-  for sensor in SPEC.sensors:
-    close(
-      run(params, given).features[sensor], dense(same, given).features[sensor]
-    )
+@pytest.mark.parametrize('experts', [1, (1, 1)])
+def test_one_expert_is_the_dense_model(experts):
+  dense, one = (
+    build.build(dataclasses.replace(SPEC, experts=n)) for n in (0, experts)
+  )
+  assert trees.flatten(one.abstract) == trees.flatten(dense.abstract)
+  assert one.spec.routed == {}
+
+
+def test_layers_may_have_different_numbers_of_experts():
+  """Blocks of equal numbers are one stack; one expert is a dense FFN."""
+  changes = dict(fusion_depth=0, depths=(1, 1, 3, 1), moe_layers=4)
+  run, params = model(experts=(3, 1, 1, 2), **changes)
+  spec = dataclasses.replace(SPEC, experts=(3, 1, 1, 2), **changes)
+  assert spec.routed == {2: 3, 5: 2}
+  assert [r.name for r in spec_lib.runs(spec, 2)] == ['run_0', 'run_1']
+  assert params['stage_2']['run_0']['ffn']['routed']['w_in'].shape[:2] == (1, 3)
+  assert params['stage_2']['run_1']['ffn']['w_in'].shape[0] == 2
+  out = run(params, images())
+  for stats in out.aux.values():
+    assert stats.chosen.shape == (2, 3)
+    assert float(stats.chosen[1, 2]) == 0
+    np.testing.assert_allclose(stats.chosen.sum(-1), stats.tokens, rtol=1e-6)
+  same = spec_lib.SkySenseV2Spec.from_json(
+    json.loads(json.dumps(spec.to_json()))
+  )
+  assert same == spec
 
 
 @pytest.mark.parametrize('mode', ['eval', 'train'])
@@ -408,9 +422,9 @@ def test_an_unseen_sensor_is_an_entry_of_the_spec():
 
 def test_blocks_with_experts_are_the_last_or_spread_to_the_last():
   spec = sizes.skysense_v2_spec('huge')
-  assert spec.routed == (18, 19, 20, 21, 22, 23)
+  assert tuple(spec.routed) == (18, 19, 20, 21, 22, 23)
   spread = dataclasses.replace(spec, moe_placement='spread')
-  assert spread.routed == (3, 7, 11, 15, 19, 23)
+  assert tuple(spread.routed) == (3, 7, 11, 15, 19, 23)
   assert [r.name for r in spec_lib.runs(spec, 0)] == ['blocks']
   assert [r[1:] for r in spec_lib.runs(spec, 2)] == [
     (0, 14, 4, False),

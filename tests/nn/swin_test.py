@@ -37,8 +37,9 @@ def make_block(key, kind='v1_bias', gain=1.0, engine='auto'):
 
 
 def stage(depth=4, kind='v1_bias', engine='auto', **options):
-  block = functools.partial(make_block, kind=kind, engine=engine)
-  make = lambda: swin.SwinStage(block, depth, key=jax.random.key(3), **options)
+  block = lambda key, _: make_block(key, kind=kind, engine=engine)
+  kinds = ('same',) * depth
+  make = lambda: swin.SwinStage(block, kinds, key=jax.random.key(3), **options)
   graphdef, state = nnx.split(nnx.eval_shape(make))
   return nnx.merge(graphdef, jax.jit(lambda: nnx.split(make())[1])())
 
@@ -62,7 +63,7 @@ def test_the_scan_equals_a_loop_over_blocks(depth, kind):
     return x, jnp.stack(means)
 
   expected, means = loop(X, weights)
-  y, aux = run(*nnx.split(made), X)
+  y, (aux,) = run(*nnx.split(made), X)
   limit = REORDERED[kind]
   np.testing.assert_allclose(y, expected, rtol=limit, atol=limit)
   np.testing.assert_allclose(aux['mean'], means, rtol=limit)
@@ -85,7 +86,7 @@ def gradients(**options):
   graphdef, weights = nnx.split(stage(4, **options))
 
   def total(weights, x):
-    y, aux = nnx.merge(graphdef, weights)(x)
+    y, (aux,) = nnx.merge(graphdef, weights)(x)
     return jnp.square(y).mean() + aux['mean'].sum()
 
   return jax.jit(jax.grad(total, argnums=(0, 1)))(weights, X)
@@ -133,7 +134,7 @@ def test_a_stage_with_the_fused_attention_equals_the_plain_one():
     graphdef, weights = nnx.split(stage(2, engine=engine, remat='full'))
 
     def total(weights, x):
-      y, aux = nnx.merge(graphdef, weights)(x)
+      y, (aux,) = nnx.merge(graphdef, weights)(x)
       return jnp.square(y).mean() + aux['mean'].sum()
 
     # One image: the interpreted kernel is unrolled over windows.

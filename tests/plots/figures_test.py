@@ -161,6 +161,32 @@ def test_incomplete_pruning_rows_are_named(rows, message):
     pruning_curve.figure(rows)
 
 
+def swept(rule, experts, accuracy, sensor='opt'):
+  return {
+    'sensor': sensor,
+    'dataset': 'scenes',
+    'protocol': 'linear',
+    'rule': rule,
+    'experts': experts,
+    'accuracy': accuracy,
+    'low': accuracy - 0.1,
+    'high': accuracy + 0.1,
+  }
+
+
+def test_a_sweep_has_a_panel_per_sensor_and_a_line_per_rule():
+  points = [swept('use', 1, 0.5), swept('random', 1, 0.4)]
+  points += [swept('use', 4, 0.8), swept('use', 2, 0.3, 'ms')]
+  opt, ms = pruning_curve.sweep(points).axes
+  assert opt.get_title(loc='left') == 'opt, scenes, linear'
+  line = opt.lines[0]
+  assert list(line.get_xdata()) == [1, 4]
+  assert list(line.get_ydata()) == [0.5, 0.8]
+  assert ms.get_title(loc='left') == 'ms, scenes, linear'
+  with pytest.raises(ValueError, match='at least one point'):
+    pruning_curve.sweep([])
+
+
 def scaled(series, chips, rate, mfu=0.4):
   return {
     'series': series,
