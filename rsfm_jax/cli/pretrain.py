@@ -4,9 +4,11 @@ import argparse
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
+from rsfm_jax.cli import models
 from rsfm_jax.cli import training
 from rsfm_jax.core import durations
 from rsfm_jax.core import log
@@ -20,6 +22,7 @@ from rsfm_jax.train import hooks
 from rsfm_jax.train import hosts
 from rsfm_jax.train import loop
 from rsfm_jax.train import run as runs
+from rsfm_jax.train import warm_start
 from rsfm_jax.train import writers
 
 HELP = 'pre-train from a config file (run again to resume)'
@@ -63,9 +66,10 @@ def train(config, workdir: pathlib.Path) -> None:
     )
     restored = saved.restore(planned.state)
     if restored is None:
-      start, state = 0, planned.plan.create()
+      start, (state, begun) = 0, _begin(config, planned)
     else:
       start, state = restored.step, restored.state
+      begun = restored.metadata.get('init_from')
       log.info('resuming %s after step %d', workdir, start)
     sharding = meshes.batch_sharding(planned.mesh)
     batches = compose.batches(
@@ -78,12 +82,44 @@ def train(config, workdir: pathlib.Path) -> None:
         batches=ready,
         key=rng.named(rng.key_for(config.seed), 'train'),
         total_steps=total,
-        hooks=_hooks(config, workdir, found, planned, saved, start, total),
+        hooks=_hooks(
+          config, workdir, found, planned, saved, start, total, begun
+        ),
       )
 
 
+def _begin(
+  config, planned: training.Training
+) -> tuple[trees.Tree, dict[str, Any] | None]:
+  """The state before step 0, and what it was started from."""
+  state = planned.plan.create()
+  if not (path := config.train.init_from):
+    return state, None
+  with hosts.together():
+    opened = models.open_model(path)
+    spec, wanted = opened.model.spec.to_json(), planned.built.spec.to_json()
+    for key in ('model', 'sensors'):
+      if spec[key] != wanted[key]:
+        raise ValueError(
+          f'config.train.init_from={path} is of {key} {spec[key]}, the run of '
+          f'{wanted[key]}.'
+        )
+    state, left = warm_start.begin(
+      state, opened.params, origin=path, heads=training.HEADS
+    )
+  if changed := runs.differences(spec, wanted):
+    log.info('started with another spec: %s', '; '.join(changed))
+  log.info('started from %s; at init: %s', path, ', '.join(left) or 'heads')
+  return state, {
+    'path': opened.path,
+    'content_hash': opened.content_hash,
+    'step': opened.step,
+    'at_init': list(left),
+  }
+
+
 def _hooks(
-  config, workdir, found, planned, saved, start, total
+  config, workdir, found, planned, saved, start, total, begun
 ) -> list[loop.Hook]:
   every = durations.steps(
     config.train,
@@ -96,6 +132,7 @@ def _hooks(
     'spec': planned.built.spec.to_json(),
     'contract': compose.contract_json(found),
     'objective': dataclasses.asdict(planned.objective.spec),
+    'init_from': begun,
   }
   return [
     hooks.Metrics(
