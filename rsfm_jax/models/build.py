@@ -9,12 +9,14 @@ import jax
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import once
+from rsfm_jax.models import mapex
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2
 
 MODELS = {
   'ringmoe': (ringmoe.RingMoESpec, ringmoe.RingMoE),
   'skysense_v2': (skysense_v2.SkySenseV2Spec, skysense_v2.SkySenseV2),
+  'mapex': (mapex.MapexSpec, mapex.Mapex),
 }
 
 

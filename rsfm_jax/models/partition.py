@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import trees
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.moe import expert_parallel
@@ -20,7 +21,9 @@ P = PartitionSpec
 _SMALL = 2**16
 KINDS = ('auto', 'exchange', 'sensor')
 PROTOTYPES = 'prototypes'
-Spec = ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec
+Spec = (
+  ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec | mapex_spec.MapexSpec
+)
 
 
 def placement(
@@ -53,7 +56,7 @@ def placement(
     )
   for name in ('specialised', 'collaborative') if by_sensor else ('experts',):
     cut = kind == 'exchange' or name != 'specialised'
-    if cut and getattr(spec, name) % columns:
+    if cut and any(number % columns for number in _numbers(spec, name)):
       raise ValueError(
         f'mesh.expert={columns} does not divide model.{name}='
         f'{getattr(spec, name)} experts.'
@@ -69,6 +72,14 @@ def placement(
   return found
 
 
+def _numbers(spec: Spec, name: str) -> list[int]:
+  """How many experts there are to cut, where there is a router."""
+  found = getattr(spec, name)
+  if isinstance(found, tuple):
+    return [number for number in found if number > 1]
+  return [found]
+
+
 def _alike(
   spec: ringmoe.RingMoESpec, counts: Mapping[str, int], columns: int
 ) -> bool:
@@ -79,8 +90,9 @@ def _alike(
 
 
 def _check_hidden(spec: Spec, tensor: int) -> None:
+  grows = not isinstance(spec, mapex_spec.MapexSpec)
   for i in range(len(spec.depths)):
-    hidden = int(spec.embed_dim * 2**i * spec.mlp_ratio)
+    hidden = int(spec.embed_dim * (2**i if grows else 1) * spec.mlp_ratio)
     if hidden % tensor:
       raise ValueError(
         f'mesh.tensor={tensor} does not divide the {hidden} hidden units of '

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rsfm_jax.core import choices
+from rsfm_jax.models import mapex_spec as mapex
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2
 
@@ -94,6 +95,49 @@ SKYSENSE_V2: dict[str, dict[str, Any]] = {
   ),
 }
 
+# No size of MAPEX is known. `base` is the fact sheet's DEFAULT: ViT-B/16 with
+# six experts in every second block; `large` is ViT-L/16 alike, `small` ViT-S.
+# `tiny` is narrow, with patches of 4 px, for two CPU cores.
+MAPEX: dict[str, dict[str, Any]] = {
+  'tiny': dict(
+    image_size=32,
+    patch_size=4,
+    embed_dim=96,
+    depth=8,
+    heads=3,
+    mlp_ratio=2.0,
+    experts=(6,) * 4,
+    decoder_dim=64,
+    decoder_depth=2,
+    decoder_heads=2,
+    init_std=None,
+  ),
+  'small': dict(
+    image_size=224,
+    embed_dim=384,
+    depth=12,
+    heads=6,
+    experts=(6,) * 6,
+    decoder_dim=256,
+    decoder_depth=4,
+    decoder_heads=8,
+  ),
+  'base': dict(
+    image_size=224,
+    embed_dim=768,
+    depth=12,
+    heads=12,
+    experts=(6,) * 6,
+  ),
+  'large': dict(
+    image_size=224,
+    embed_dim=1024,
+    depth=24,
+    heads=16,
+    experts=(6,) * 12,
+  ),
+}
+
 
 def ringmoe_spec(size: str, **changes: Any) -> ringmoe.RingMoESpec:
   """The spec of a named size with some fields changed.
@@ -113,3 +157,13 @@ def skysense_v2_spec(size: str, **changes: Any) -> skysense_v2.SkySenseV2Spec:
   """
   choices.check(size, SKYSENSE_V2, key='model.size')
   return skysense_v2.SkySenseV2Spec(**(SKYSENSE_V2[size] | changes))
+
+
+def mapex_spec(size: str, **changes: Any) -> mapex.MapexSpec:
+  """The spec of a named size with some fields changed.
+
+  Raises:
+    ValueError: an unknown size.
+  """
+  choices.check(size, MAPEX, key='model.size')
+  return mapex.MapexSpec(**(MAPEX[size] | changes))

@@ -43,7 +43,11 @@ def block_sizes(rows: int, hidden: int) -> tuple[int, ...]:
 
 
 def forward(
-  rows: Array, counts: Array, weights: tuple[Array, ...]
+  rows: Array,
+  counts: Array,
+  weights: tuple[Array, ...],
+  *,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> tuple[Array, Array]:
   """(y [N, D], pre-activations [N, F]); zeros beyond the counts.
 
@@ -51,8 +55,10 @@ def forward(
     rows: [N, D], each expert's rows together, in the order of the experts.
     counts: i32[E], rows of each expert; their sum is at most N.
     weights: (w_in [E, D, F], b_in [E, F], w_out [E, F, D], b_out [E, D]).
+    activation: one of `mlp.ACTIVATIONS`.
   """
   w_in, b_in, w_out, b_out = weights
+  active = mlp.ACTIVATIONS[activation]
 
   def expert(index, begin, end, carry):
     w_1, b_1, w_2, b_2 = (
@@ -63,7 +69,7 @@ def forward(
       del live
       y, hidden = carry
       h = _dot(cut(rows), w_1, 0) + b_1[None]
-      out = _dot(mlp.gelu(h), w_2, 0) + b_2[None]
+      out = _dot(active(h), w_2, 0) + b_2[None]
       return put(y, out), put(hidden, h)
 
     return _walk(begin, end, sizes, rows.shape[0], block, carry)
@@ -80,11 +86,13 @@ def backward(
   weights: tuple[Array, ...],
   hidden: Array,
   dy: Array,
+  *,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> tuple[Array, ...]:
   """Gradients of `forward` for rows [N, D] and, in float32, the weights.
 
   Args:
-    rows, counts, weights: as in `forward`.
+    rows, counts, weights, activation: as in `forward`.
     hidden: [N, F], what `forward` returned.
     dy: [N, D].
   """
@@ -96,7 +104,7 @@ def backward(
     def block(carry, cut, put, live):
       dx, *sums = carry
       x, h, g = (jnp.where(live, cut(v), 0) for v in (rows, hidden, dy))
-      active, pull = jax.vjp(mlp.gelu, h)
+      active, pull = jax.vjp(mlp.ACTIVATIONS[activation], h)
       (dh,) = pull(_dot(g, w_2, 1))
       terms = (
         _sum_rows(x, dh),

@@ -116,24 +116,33 @@ class Plan(NamedTuple):
     # Not a reduction: for one choice it would cost as much as the product.
     return sum(out[:, k] * gate[:, k, None] for k in range(choices))
 
-  def ffn(self, rows: Array, weights: Weights) -> Array:
+  def ffn(
+    self,
+    rows: Array,
+    weights: Weights,
+    *,
+    activation: mlp.Activation = 'gelu_tanh',
+  ) -> Array:
     """The experts' FFNs: [P, rows, D] -> [P, rows, D].
 
     Args:
       rows: of this column's experts, from P senders; one chunk.
       weights: of this column, stacked [S, E / P, ...].
+      activation: one of `mlp.ACTIVATIONS`.
     """
     columns, _, dim = rows.shape
     flat = tuple(w.reshape(-1, *w.shape[2:]) for w in weights)
     if self.counts is not None:
-      return grouped.ffn(rows[0], self.counts[0], *flat)[None]
+      counts = self.counts[0]
+      return grouped.ffn(rows[0], counts, *flat, activation=activation)[None]
     out, start = [], 0
     for groups, size, pick in self.regions:
       part = rows[:, start : start + groups * size]
       start += groups * size
       part = part.reshape(columns, groups, size, dim).swapaxes(0, 1)
       part = part.reshape(groups, columns * size, dim)
-      part = mlp.stacked_ffn(part, *(_pick(w, pick) for w in flat))
+      picked = (_pick(w, pick) for w in flat)
+      part = mlp.stacked_ffn(part, *picked, activation=activation)
       part = part.reshape(groups, columns, size, dim).swapaxes(0, 1)
       out.append(part.reshape(columns, groups * size, dim))
     return out[0] if len(out) == 1 else jnp.concatenate(out, 1)
@@ -288,6 +297,7 @@ def oracle(
   weights: Weights,
   *,
   capacities: Sequence[int] | None = None,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> Array:
   """Every expert of a token's set on every token, then a masked sum.
 
@@ -301,7 +311,8 @@ def oracle(
   out = []
   for part, index in zip(groups.slices, groups.sets, strict=True):
     rows = jnp.repeat(x[part][None], experts, 0)
-    every = mlp.stacked_ffn(rows, *(w[index] for w in weights))
+    own = (w[index] for w in weights)
+    every = mlp.stacked_ffn(rows, *own, activation=activation)
     chosen = jax.nn.one_hot(routing.expert[part], experts)
     combine = (chosen * gate[part][..., None]).sum(1).astype(x.dtype)
     out.append(jnp.einsum('te,etd->td', combine, every))

@@ -15,6 +15,7 @@ from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import ragged_exchange
 from rsfm_jax.moe import routing as routing_lib
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import mlp
 from rsfm_jax.nn import remat
 
 Array = jax.Array
@@ -46,6 +47,7 @@ class Options(NamedTuple):
       it sends; beyond that they are dropped. None has room for all devices'.
     gate_noise: the layer adds normal noise of this over E to the logits in
       training; see `layer.MoE`.
+    activation: of the experts, one of `mlp.ACTIVATIONS`.
   """
 
   engine: Engine = 'capacity'
@@ -57,6 +59,7 @@ class Options(NamedTuple):
   chunks: int = 1
   buffer_factor: float | None = None
   gate_noise: float = 0.0
+  activation: mlp.Activation = 'gelu_tanh'
 
 
 class Weights(NamedTuple):
@@ -134,7 +137,8 @@ class RoutedExperts(nnx.Module):
   """S sets of E experts, each set with its router.
 
   Parameters: router [S, D, E], w_in [S, E, D, F], b_in [S, E, F],
-  w_out [S, E, F, D], b_out [S, E, D]; without S when `sets` is None.
+  w_out [S, E, F, D], b_out [S, E, D]; without S when `sets` is None. With
+  `routers` the router is [R, D, E] after S; see `moe.routers`.
   """
 
   def __init__(
@@ -145,13 +149,15 @@ class RoutedExperts(nnx.Module):
     *,
     key: Array,
     sets: int | None = None,
+    routers: int | None = None,
     std: float | None = linear.DEFAULT_STD,
   ):
     lead = () if sets is None else (sets,)
+    rows = (dim,) if routers is None else (routers, dim)
     k_router, k_in, k_out = jax.random.split(key, 3)
     normal = linear.truncated_normal
     self.router = nnx.Param(
-      ROUTER_STD * jax.random.normal(k_router, (*lead, dim, experts))
+      ROUTER_STD * jax.random.normal(k_router, (*lead, *rows, experts))
     )
     self.w_in = nnx.Param(normal(k_in, (*lead, experts, dim, hidden), std))
     self.b_in = nnx.Param(jnp.zeros((*lead, experts, hidden)))
@@ -175,7 +181,8 @@ class RoutedExperts(nnx.Module):
   ) -> tuple[Array, Routed]:
     """x: [N, D] -> ([N, D] in the dtype of x, what was done)."""
     sent = send(x, self.weights, groups, options)
-    return compute(x, sent, self.weights, groups), sent
+    y = compute(x, sent, self.weights, groups, activation=options.activation)
+    return y, sent
 
 
 def send(
@@ -186,16 +193,20 @@ def send(
   axes: expert_parallel.Axes = expert_parallel.LOCAL,
   pool: Callable[[Array], Array] | None = None,
   *,
+  logits: Array | None = None,
   noise: Array | None = None,
   valid: Array | None = None,
 ) -> Routed:
   """Routes tokens and sends them to the devices of their experts.
 
   x: [N, D]. What follows in the program runs while they travel. `pool`: see
-  `balance.balance_loss`; `noise`: f32[N, E], added to the logits before they
+  `balance.balance_loss`; `logits`: f32[N, E] in place of the routers' own (see
+  `moe.routers`); `noise`: f32[N, E], added to the logits before they
   decide; `valid`: see `routing.route`.
   """
-  clean = router_logits(x, weights.router, groups)
+  clean = logits
+  if clean is None:
+    clean = router_logits(x, weights.router, groups)
   logits = clean if noise is None else clean + noise
   experts, here = weights.router.shape[-1], weights.w_in.shape[1]
   choices = min(options.choices, experts)
@@ -273,6 +284,8 @@ def compute(
   weights: Weights,
   groups: routing_lib.TokenGroups,
   axes: expert_parallel.Axes = expert_parallel.LOCAL,
+  *,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> Array:
   """The experts' outputs, back at their tokens: [N, D].
 
@@ -285,14 +298,18 @@ def compute(
     products = (*products[:3], b_out)
   if sent.plan is None:
     products = tuple(axes.gather(w) for w in products)
-    return dispatch.oracle(x, sent.routing, groups, products)
+    return dispatch.oracle(
+      x, sent.routing, groups, products, activation=activation
+    )
   if sent.trip is not None:
     plan = sent.plan._replace(counts=sent.trip.counts[None])
-    rows = plan.ffn(sent.rows[0], products)[0]
+    rows = plan.ffn(sent.rows[0], products, activation=activation)[0]
     count = sent.routing.expert.size
     rows = ragged_exchange.back(rows, sent.trip, axes.expert, count=count)
     return sent.plan.combine(remat.kept(rows))
-  done = [sent.plan.ffn(rows, products) for rows in sent.rows]
+  done = [
+    sent.plan.ffn(rows, products, activation=activation) for rows in sent.rows
+  ]
   if sent.plan.columns > 1:
     done = [axes.send(rows) for rows in done]
   rows = jnp.concatenate([remat.kept(rows) for rows in done], 1)

@@ -22,6 +22,7 @@ import jax
 
 from rsfm_jax.moe import blocks
 from rsfm_jax.moe import ragged
+from rsfm_jax.nn import mlp
 from rsfm_jax.nn import remat
 
 Array = jax.Array
@@ -39,6 +40,7 @@ def ffn(
   b_out: Array,
   *,
   engine: Engine | None = None,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> Array:
   """Row n of expert e -> gelu(x_n w_in_e + b_in_e) w_out_e + b_out_e.
 
@@ -52,6 +54,7 @@ def ffn(
     b_out: [E, D].
     engine: None takes 'blocks' where the program is lowered for CPU and
       'ragged' elsewhere.
+    activation: one of `mlp.ACTIVATIONS`.
 
   Returns:
     [N, D] in the dtype of `rows`, zeros beyond the counts. Operands of the
@@ -71,22 +74,24 @@ def ffn(
       f'{found[0]} counts do not fit [N, D], [E, D, F], [E, F], [E, F, D], '
       '[E, D].'
     )
-  return _ffn(rows, counts, (w_in, b_in, w_out, b_out), engine)
+  return _ffn(rows, counts, (w_in, b_in, w_out, b_out), engine, activation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _ffn(rows, counts, weights, engine):
-  return _forward(rows, counts, weights, engine)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _ffn(rows, counts, weights, engine, activation):
+  return _forward(rows, counts, weights, engine, activation)[0]
 
 
-def _forward(rows, counts, weights, engine):
-  y, hidden = _run('forward', engine, rows, counts, weights)
+def _forward(rows, counts, weights, engine, activation):
+  run = functools.partial(_run, 'forward', engine, activation)
+  y, hidden = run(rows, counts, weights)
   return y, (rows, counts, weights, remat.hidden(hidden))
 
 
-def _backward(engine, saved, dy):
+def _backward(engine, activation, saved, dy):
   rows, counts, weights, hidden = saved
-  dx, *dw = _run('backward', engine, rows, counts, weights, hidden, dy)
+  run = functools.partial(_run, 'backward', engine, activation)
+  dx, *dw = run(rows, counts, weights, hidden, dy)
   dw = tuple(d.astype(w.dtype) for d, w in zip(dw, weights, strict=True))
   return dx, None, dw
 
@@ -94,10 +99,14 @@ def _backward(engine, saved, dy):
 _ffn.defvjp(_forward, _backward)
 
 
-def _run(name: str, engine: Engine | None, *args):
+def _run(name: str, engine: Engine | None, activation: mlp.Activation, *args):
   """The choice stands inside the VJP, so that engines share what is saved."""
+  of = {
+    key: functools.partial(getattr(module, name), activation=activation)
+    for key, module in _MODULES.items()
+  }
   if engine is not None:
-    return getattr(_MODULES[engine], name)(*args)
+    return of[engine](*args)
   return jax.lax.platform_dependent(
-    *args, cpu=getattr(blocks, name), default=getattr(ragged, name)
+    *args, cpu=of['blocks'], default=of['ragged']
   )

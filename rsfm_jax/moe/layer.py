@@ -1,4 +1,4 @@
-"""One set of experts in place of an FFN (SkySense V2, V-MoE, Swin-MoE)."""
+"""One set of experts in place of an FFN (SkySense V2, V-MoE, MAPEX-style)."""
 
 import functools
 from typing import NamedTuple
@@ -12,8 +12,10 @@ from rsfm_jax.core import rng
 from rsfm_jax.moe import balance
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
+from rsfm_jax.moe import routers
 from rsfm_jax.moe import routing
 from rsfm_jax.nn import linear
+from rsfm_jax.nn import mlp
 from rsfm_jax.nn import remat
 from rsfm_jax.sharding import mesh as meshes
 
@@ -25,12 +27,14 @@ class Statistics(NamedTuple):
   """Sums over the counting tokens of each place, on all devices.
 
   S places of a sample, such as its sensors and dates, stand in a batch as
-  [B, S]; their sums add up. Only `demand` and `z` have gradients.
+  [B, S]; where a layer is told the sensor of every token, S are the sensors.
+  Sums add up. Only `demand` and `z` have gradients.
 
   Attributes:
     demand: see `balance.Demand`, of f32[S, E].
     z: of logsumexp(logits)^2, f32[S].
     chosen: choices per expert, before dropping, f32[S, E].
+    gate: of the weights of these choices, f32[S, E].
     dropped: choices beyond the capacity, f32[S].
     entropy: of the tokens' distributions over the experts in nats, f32[S].
     tokens: f32[S].
@@ -39,6 +43,7 @@ class Statistics(NamedTuple):
   demand: balance.Demand
   z: Array
   chosen: Array
+  gate: Array
   dropped: Array
   entropy: Array
   tokens: Array
@@ -50,7 +55,9 @@ class MoE(nnx.Module):
   SkySense V2, Eq. 2: a linear router without bias, its probabilities as
   gates, not divided by their sum. With one expert it is the dense FFN.
   Parameters: routed/{router, w_in, b_in, w_out, b_out}; see
-  `experts.RoutedExperts`.
+  `experts.RoutedExperts`; router_bias [M, E] of routers with a bias; and
+  shared/{w_in, b_in, w_out, b_out} of an FFN that all tokens pass, whose output
+  is added as it is.
   """
 
   def __init__(
@@ -61,8 +68,26 @@ class MoE(nnx.Module):
     *,
     key: Array,
     std: float | None = linear.DEFAULT_STD,
+    router: routers.Kind | None = None,
+    shared: mlp.Mlp | None = None,
   ):
-    self.routed = experts.RoutedExperts(dim, hidden, number, key=key, std=std)
+    router = router or routers.Kind()
+    by_sensor = router.conditioning == 'router'
+    self.routed = experts.RoutedExperts(
+      dim,
+      hidden,
+      number,
+      key=key,
+      routers=router.sensors if by_sensor else None,
+      std=std,
+    )
+    self.router_bias = (
+      nnx.Param(jnp.zeros((router.sensors, number)))
+      if router.conditioning == 'bias'
+      else None
+    )
+    self.shared = shared
+    self.router = router
 
   def __call__(
     self,
@@ -73,6 +98,7 @@ class MoE(nnx.Module):
     valid: Array | None = None,
     groups: int | None = None,
     places: int = 1,
+    sensor: Array | None = None,
     placement: expert_parallel.Placement | None = None,
   ) -> tuple[Array, Statistics]:
     """x: [B S, ..., D] -> ([B S, ..., D], sums over its tokens).
@@ -81,11 +107,13 @@ class MoE(nnx.Module):
       x: tokens of B samples' S images.
       options: how they are routed.
       key: in training, for the gates' noise; None for none.
-      valid: bool[B S], images that count. The others are computed where slots
-        are left, and are in no sum.
+      valid: bool[B S], images that count, or bool[B S, ...], tokens that do.
+        The others are computed where slots are left, and are in no sum.
       groups: capacity is counted in this many equal slices of the batch; None
         makes one per device that holds samples.
       places: S, which run fastest.
+      sensor: i32[B S, ...], of every token, for routers that ask for it and
+        for sums by sensor; None takes the places' sums.
       placement: where samples and experts live on a mesh; B is cut over it.
     """
     shards = placement.shards if placement else 1
@@ -98,30 +126,41 @@ class MoE(nnx.Module):
       noise = jax.random.normal(key, (*x.shape[:-1], number))
       noise *= options.gate_noise / number
     run = functools.partial(
-      _forward, options=options, groups=groups // shards, places=places
+      _forward,
+      options=options,
+      groups=groups // shards,
+      places=places,
+      router=self.router,
     )
     weights = self.routed.weights
+    bias = None if self.router_bias is None else self.router_bias[...]
+    rest = (noise, valid, sensor)
     if placement is None:
-      return run(weights, x, noise, valid, axes=expert_parallel.LOCAL)
+      y, sums = run(weights, bias, x, *rest, axes=expert_parallel.LOCAL)
+      return self._with_shared(x, y), sums
     mesh = placement.mesh
     axes = placement.axes._replace(sensors=None)
     weights = jax.tree.map(lambda w: w.astype(x.dtype), weights)
     weights = weights._replace(router=self.routed.weights.router)
     rows = _rows(weights, mesh)
     batch = P(meshes.BATCH_AXES)
-    return jax.shard_map(
+    y, sums = jax.shard_map(
       lambda weights, *a: run(weights.whole(rows), *a, axes=axes),
       mesh=mesh,
       in_specs=(
         experts.Weights.specs(None, 'expert', rows),
+        None if bias is None else P(),
         batch,
-        None if noise is None else batch,
-        None if valid is None else batch,
+        *(None if part is None else batch for part in rest),
       ),
       out_specs=(batch, P()),
       # Loops and kernels of the grouped products do not carry it.
       check_vma=options.engine != 'dropless',
-    )(weights, x, noise, valid)
+    )(weights, bias, x, *rest)
+    return self._with_shared(x, y), sums
+
+  def _with_shared(self, x: Array, y: Array) -> Array:
+    return y if self.shared is None else y + self.shared(x)
 
 
 def _check_groups(
@@ -154,13 +193,16 @@ def _rows(weights: experts.Weights, mesh: jax.sharding.Mesh) -> experts.Rows:
 
 def _forward(
   weights: experts.Weights,
+  bias: Array | None,
   x: Array,
   noise: Array | None,
   valid: Array | None,
+  sensor: Array | None,
   *,
   options: experts.Options,
   groups: int,
   places: int,
+  router: routers.Kind,
   axes: expert_parallel.Axes,
 ) -> tuple[Array, Statistics]:
   """One device's part of the layer."""
@@ -168,14 +210,25 @@ def _forward(
   per_image = len(flat) // len(x)
   if noise is not None:
     noise = noise.reshape(len(flat), -1)
-  if valid is not None:
+  if valid is not None and valid.ndim == 1:
     valid = jnp.repeat(valid, per_image, total_repeat_length=len(flat))
+  elif valid is not None:
+    valid = valid.reshape(-1)
   cut = routing.TokenGroups.cut([(0, len(flat))], slices=groups)
+  logits = None
+  if sensor is not None:
+    sensor = sensor.reshape(-1)
+    logits = routers.logits(flat, weights.router[0], bias, sensor, router)
   sent = experts.send(
-    flat, weights, cut, options, axes, noise=noise, valid=valid
+    flat, weights, cut, options, axes, logits=logits, noise=noise, valid=valid
   )
-  y = experts.compute(flat, sent, weights, cut, axes)
-  sums = _by_place(sent, noise, valid, options, (places, per_image))
+  y = experts.compute(
+    flat, sent, weights, cut, axes, activation=options.activation
+  )
+  if sensor is None:
+    sums = _by_place(sent, noise, valid, options, (places, per_image))
+  else:
+    sums = _by_sensor(sent, noise, valid, options, sensor, router.sensors)
   if axes.batch:
     sums = jax.lax.psum(sums, axes.batch)
   return remat.kept(axes.total(y)).reshape(x.shape), sums
@@ -197,8 +250,34 @@ def _by_place(
   weight = jnp.ones(len(sent.logits)) if valid is None else valid
   rows = (sent.logits, noise, weight.astype(jnp.float32), sent.dropped)
   sums = functools.partial(_statistics, std=options.gate_noise)
-  routed = (sent.routing.probs, sent.routing.expert)
+  routed = (sent.routing.probs, sent.routing.expert, sent.routing.gate)
   return jax.vmap(sums)(*jax.tree.map(apart, (*rows, *routed)))
+
+
+def _by_sensor(
+  sent: experts.Routed,
+  noise: Array | None,
+  valid: Array | None,
+  options: experts.Options,
+  sensor: Array,
+  sensors: int,
+) -> Statistics:
+  """`_statistics` of each sensor's tokens; `sensor`: i32[N]."""
+  weight = jax.nn.one_hot(sensor, sensors)
+  if valid is not None:
+    weight *= valid[:, None]
+  routing = sent.routing
+  sums = lambda of: _statistics(
+    sent.logits,
+    noise,
+    of,
+    sent.dropped,
+    routing.probs,
+    routing.expert,
+    routing.gate,
+    std=options.gate_noise,
+  )
+  return jax.vmap(sums, in_axes=1)(weight)
 
 
 def _statistics(
@@ -208,13 +287,16 @@ def _statistics(
   dropped: Array,
   probs: Array,
   expert: Array,
+  gate: Array,
   *,
   std: float,
 ) -> Statistics:
   """Sums over the tokens of one place of one device; `std` is that times E."""
   number = logits.shape[-1]
   probs = jax.lax.stop_gradient(probs)
-  chosen = jax.nn.one_hot(expert, number).sum(1)
+  hits = jax.nn.one_hot(expert, number)
+  chosen = hits.sum(1)
+  gates = (hits * jax.lax.stop_gradient(gate)[..., None]).sum(1)
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   lost = dropped.sum(-1, dtype=jnp.float32)
   square = jnp.square(jax.nn.logsumexp(logits, axis=-1))
@@ -228,6 +310,7 @@ def _statistics(
     ),
     (square * weight).sum(),
     (chosen * weight[:, None]).sum(0),
+    (gates * weight[:, None]).sum(0),
     (lost * weight).sum(),
     (entropy * weight).sum(),
     weight.sum(),

@@ -39,7 +39,11 @@ _OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
 
 
 def forward(
-  rows: Array, counts: Array, weights: tuple[Array, ...]
+  rows: Array,
+  counts: Array,
+  weights: tuple[Array, ...],
+  *,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> tuple[Array, Array]:
   """(y [N, D], pre-activations [N, F]); y is zero beyond the counts.
 
@@ -47,11 +51,12 @@ def forward(
     rows: [N, D], each expert's rows together, in the order of the experts.
     counts: i32[E], rows of each expert; their sum is at most N.
     weights: (w_in [E, D, F], b_in [E, F], w_out [E, F, D], b_out [E, D]).
+    activation: one of `mlp.ACTIVATIONS`.
   """
   w_in, b_in, w_out, b_out = weights
   member = _member(rows, counts)
   hidden = product(rows, w_in, counts) + _spread(b_in, counts, member)
-  y = product(mlp.gelu(hidden), w_out, counts)
+  y = product(mlp.ACTIVATIONS[activation](hidden), w_out, counts)
   y = y + _spread(b_out, counts, member)
   return jnp.where(_live(rows, counts), y, 0), hidden
 
@@ -62,6 +67,8 @@ def backward(
   weights: tuple[Array, ...],
   hidden: Array,
   dy: Array,
+  *,
+  activation: mlp.Activation = 'gelu_tanh',
 ) -> tuple[Array, ...]:
   """Gradients of `forward` for rows [N, D] and, in float32, the weights."""
   w_in, _, w_out, _ = weights
@@ -69,7 +76,7 @@ def backward(
   member = _member(rows, counts)
   # Kernels leave rows beyond the counts unwritten: anything may stand there.
   dy, hidden = jnp.where(live, dy, 0), jnp.where(live, hidden, 0)
-  active, pull = jax.vjp(mlp.gelu, hidden)
+  active, pull = jax.vjp(mlp.ACTIVATIONS[activation], hidden)
   (dh,) = pull(jnp.where(live, product_transposed(dy, w_out, counts), 0))
   dx = jnp.where(live, product_transposed(dh, w_in, counts), 0)
   return (

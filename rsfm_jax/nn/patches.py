@@ -36,8 +36,18 @@ def depth_to_space(x: Array, block: int) -> Array:
   return x.reshape(b, h * block, w * block, c)
 
 
+def repeated(cells: Array, block: int) -> Array:
+  """[B, h, w] -> [B, h*s, w*s], what holds of each cell's pixels."""
+  b, h, w = cells.shape
+  cells = jnp.broadcast_to(cells[:, :, None, :, None], (b, h, block, w, block))
+  return cells.reshape(b, h * block, w * block)
+
+
 class PatchEmbed(nnx.Module):
-  """Convolution with kernel = stride = p, then layer norm (eps 1e-6)."""
+  """Convolution with kernel = stride = p, then layer norm (eps 1e-6).
+
+  ViT and MAE have no norm there: `use_norm=False`.
+  """
 
   def __init__(
     self,
@@ -47,6 +57,7 @@ class PatchEmbed(nnx.Module):
     *,
     key: Array,
     std: float | None = linear.DEFAULT_STD,
+    use_norm: bool = True,
   ):
     if std is None:
       std = (patch * patch * channels) ** -0.5
@@ -54,14 +65,15 @@ class PatchEmbed(nnx.Module):
       linear.truncated_normal(key, (patch, patch, channels, dim), std)
     )
     self.bias = nnx.Param(jnp.zeros(dim))
-    self.norm = linear.LayerNorm(dim)
+    self.norm = linear.LayerNorm(dim) if use_norm else None
 
   def __call__(self, image: Array) -> Array:
     """image: [B, H, W, C] -> [B, H/p, W/p, D]."""
     patch, _, _, dim = self.kernel.shape
     x = space_to_depth(image, patch)
     y = x @ self.kernel[...].reshape(-1, dim).astype(x.dtype)
-    return self.norm(linear.add_bias(y, self.bias[...]))
+    y = linear.add_bias(y, self.bias[...])
+    return y if self.norm is None else self.norm(y)
 
 
 class PatchMerging(nnx.Module):
