@@ -19,8 +19,8 @@ from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import models
 from rsfm_jax.convert import fill
 from rsfm_jax.convert import sources
-from rsfm_jax.convert import targets
 from rsfm_jax.convert import weights
+from rsfm_jax.convert.targets import find
 from rsfm_jax.core import files
 from rsfm_jax.core import rng
 from rsfm_jax.core import trees
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
   config = configs.load(args.config, args.overrides)
   model = compose.model(config)
   if args.source_windows:
-    targets.check_windows(model.spec, args.source_windows)
+    find.check_windows(model.spec, args.source_windows)
   onto = models.open_model(args.onto) if args.onto else None
   filled = fill.fill(
     weights.read(args.weights, prefix=args.prefix),

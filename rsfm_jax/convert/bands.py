@@ -47,7 +47,7 @@ def adapt(
   *,
   channels: int,
 ) -> tuple[np.ndarray, str]:
-  """A kernel [p, p, C, D] for the bands of a sensor: [p, p, C', D].
+  """A patch embedding [p, p, C, D] for the bands of a sensor: [p, p, C', D].
 
   Args:
     kernel: of the source.
@@ -61,10 +61,24 @@ def adapt(
   Raises:
     ValueError: the kernel has another number of bands than `have`.
   """
-  if kernel.shape[2] != len(have):
+  made, words = select(kernel, have, want, channels=channels, axis=2)
+  scale = len(have) / channels
+  return made * np.float32(scale), f'{words}, times {scale:.3g}'
+
+
+def select(
+  array: np.ndarray,
+  have: Sequence[contract.Band],
+  want: contract.Sensor,
+  *,
+  channels: int,
+  axis: int,
+) -> tuple[np.ndarray, str]:
+  """Bands of a sensor along an axis of bands, unscaled; see `adapt`."""
+  if array.shape[axis] != len(have):
     raise ValueError(
-      f'the patch embedding of the source has {kernel.shape[2]} bands, --bands '
-      f'names {len(have)}: {",".join(band.name for band in have)}.'
+      f'the source has patches of {array.shape[axis]} bands, --bands names '
+      f'{len(have)}: {", ".join(_name(band) for band in have)}.'
     )
   bands = want.bands * (channels if len(want.bands) == 1 else 1)
   if len(bands) != channels:
@@ -72,19 +86,12 @@ def adapt(
       f'config.model.channels has {channels} for {want.name}, whose contract '
       f'has the bands {list(want.band_names)}.'
     )
-  picked = [_pick(band, have) for band in bands]
-  columns = [
-    kernel.mean(2) if i is None else kernel[:, :, i] for i, _ in picked
-  ]
-  words = dict(
-    zip((b.name for b in bands), (w for _, w in picked), strict=False)
-  )
-  scale = len(have) / len(bands)
-  said = ', '.join(f'{name} from {source}' for name, source in words.items())
-  return (
-    np.stack(columns, 2) * np.float32(scale),
-    f'bands: {said}; times {scale:.3g}',
-  )
+  mean, parts, words = array.mean(axis), [], {}
+  for band in bands:
+    index, origin = _pick(band, have)
+    parts.append(mean if index is None else array.take(index, axis))
+    words[band.name] = f'{band.name} from {origin}'
+  return np.stack(parts, axis), f'bands: {", ".join(words.values())}'
 
 
 def _pick(
@@ -93,11 +100,11 @@ def _pick(
   """Index of the source's band, None for the mean, and its name."""
   for i, other in enumerate(have):
     if _alike(band, other):
-      return i, other.name
+      return i, _name(other)
   common = {other.common_name: i for i, other in enumerate(have)}
   for near in matching.NEIGHBOURS.get(band.common_name or '', ()):
     if near in common:
-      return common[near], f'{have[common[near]].name} (neighbour)'
+      return common[near], f'{near}, its neighbour'
   return None, 'the mean'
 
 
@@ -107,3 +114,7 @@ def _alike(a: contract.Band, b: contract.Band) -> bool:
   if a.polarisation and b.polarisation:
     return a.polarisation == b.polarisation
   return a.name == b.name
+
+
+def _name(band: contract.Band) -> str:
+  return band.common_name or band.name

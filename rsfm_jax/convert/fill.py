@@ -11,7 +11,7 @@ from rsfm_jax.convert import kinds
 from rsfm_jax.convert import report as report_lib
 from rsfm_jax.convert import rules
 from rsfm_jax.convert import sources
-from rsfm_jax.convert import targets
+from rsfm_jax.convert.targets import find
 from rsfm_jax.core import trees
 
 Dense = rules.Dense
@@ -54,7 +54,7 @@ def fill(
   job = kinds.Job(
     from_,
     spec,
-    targets.find(spec, from_.family),
+    find.find(spec, from_.family),
     initial,
     bands_lib.named(bands or from_.bands),
     noise,
@@ -121,7 +121,10 @@ def _make(
   take = match.expand(place.take)
   stacked = '{layer}' in take
   count = leaf.shape[0] if stacked else 1
-  names = [take.replace('{layer}', str(place.first + i)) for i in range(count)]
+  names = [
+    take.replace('{layer}', str(place.first + i * place.step))
+    for i in range(count)
+  ]
   have = [n for n in names if n in dense]
   if not have:
     return None, f'the source has no {names[0]}', []
@@ -131,7 +134,9 @@ def _make(
       'config.model.depths must be those of the source.'
     )
   made = _stack([dense[n] for n in names]) if stacked else dense[take]
-  made, reason = kinds.KINDS[place.kind](name, match, made, leaf, job)
+  made, reason = kinds.KINDS[place.kind](
+    name, kinds.Found(place, match), made, leaf, job
+  )
   if made is not None:
     kinds.check_shape(name, made, leaf)
   return made, reason, names

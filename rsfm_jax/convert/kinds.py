@@ -1,7 +1,7 @@
 """How the places of `convert.targets` are filled, one function per kind.
 
-Each takes the name of the parameter, the match of the place's pattern, the
-dense array, the parameter as initialised and the job; it gives what fills the
+Each takes the name of the parameter, the place that was found for it, the dense
+array, the parameter as initialised and the job; it gives what fills the
 parameter, or None and the reason why it stays as it is.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from rsfm_jax.convert import bands as bands_lib
 from rsfm_jax.convert import rules
 from rsfm_jax.convert import sources
-from rsfm_jax.convert import targets
 from rsfm_jax.convert import upcycle
+from rsfm_jax.convert.targets import places as places_lib
 from rsfm_jax.nn import positions
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
@@ -49,11 +49,21 @@ class Job(NamedTuple):
 
   source: sources.Source
   spec: Any
-  target: targets.Target
+  target: places_lib.Target
   initial: Mapping[str, Any]
   bands: tuple[contract.Band, ...]
   noise: float
   seed: int
+
+  def channels(self, sensor: str) -> int:
+    return self.spec.channels[self.spec.sensors.index(sensor)]
+
+
+class Found(NamedTuple):
+  """The place of a parameter and how its pattern matched the name."""
+
+  place: places_lib.Place
+  match: re.Match[str]
 
 
 def check_shape(name: str, made: Dense, leaf: Any) -> None:
@@ -66,34 +76,60 @@ def check_shape(name: str, made: Dense, leaf: Any) -> None:
   )
 
 
-def _copy(name, match, made, leaf, job):
-  del name, match, leaf, job
+def _copy(name, found, made, leaf, job):
+  del name, found, leaf, job
   return made, ''
 
 
-def _bands(name, match, made, leaf, job):
-  del name
-  sensor = catalogue.get(match[1])
+def _bands(name, found, made, leaf, job):
+  del name, leaf
+  sensor = catalogue.get(found.match[1])
   if sensor.kind is contract.Kind.SAR_COMPLEX:
     return None, 'real and imaginary parts are no intensities'
-  channels = job.spec.channels[job.spec.sensors.index(sensor.name)]
   kernel, words = bands_lib.adapt(
-    made.array, job.bands, sensor, channels=channels
+    made.array, job.bands, sensor, channels=job.channels(sensor.name)
   )
   if np.array_equal(kernel, made.array):
     return made, ''
   return made.changed(words, kernel), ''
 
 
-def _neighbours(name, match, made, leaf, job):
+def _pixels(name, found, made, leaf, job):
+  """Predicted patches [..., p * p * C] as (row, column, band); unscaled."""
+  del name, leaf
+  sensor = catalogue.get(found.match[1])
+  if sensor.kind is contract.Kind.SAR_COMPLEX:
+    return None, 'real and imaginary parts are no intensities'
+  lead = made.array.shape[:-1]
+  try:
+    pixels = made.array.reshape(*lead, job.spec.patch_size**2, -1)
+  except ValueError:
+    raise ValueError(
+      f'{made.sources[0]} predicts {made.array.shape[-1]} values: no patches '
+      f'of config.model.patch_size={job.spec.patch_size}.'
+    ) from None
+  picked, words = bands_lib.select(
+    pixels,
+    job.bands,
+    sensor,
+    channels=job.channels(sensor.name),
+    axis=len(lead) + 1,
+  )
+  picked = picked.reshape(*lead, -1)
+  if np.array_equal(picked, made.array):
+    return made, ''
+  return made.changed(words, picked), ''
+
+
+def _neighbours(name, found, made, leaf, job):
   """[2, 2, D, 2D] -> [4D, 2D] in the order of `nn.patches.PatchMerging`."""
-  del name, match, leaf, job
+  del name, found, leaf, job
   kernel = made.array.transpose(1, 0, 2, 3)
   return made._replace(array=kernel.reshape(-1, kernel.shape[-1])), ''
 
 
-def _positions(name, match, made, leaf, job):
-  del name, match
+def _positions(name, found, made, leaf, job):
+  del name, found
   height, width = leaf.shape[:2]
   if made.array.shape[:2] == (height, width):
     return made, ''
@@ -103,8 +139,8 @@ def _positions(name, match, made, leaf, job):
   return made.changed(words, np.asarray(table)), ''
 
 
-def _shared(name, match, made, leaf, job):
-  del match, leaf
+def _shared(name, found, made, leaf, job):
+  del found, leaf
   array = upcycle.shared(
     name.rsplit('/', 1)[1], made.array, branches=job.target.gates.branches
   )
@@ -113,22 +149,18 @@ def _shared(name, match, made, leaf, job):
   return made.changed(f'1 / {job.target.gates.branches}', array), ''
 
 
-def _experts(name, match, made, leaf, job):
-  del match
+def _experts(name, found, made, leaf, job):
   parent, last = name.rsplit('/', 1)
-  gates = job.target.gates
-  router = job.initial[f'{parent}/router']
+  gates, middle = job.target.gates, leaf.ndim - made.array.ndim
+  one = (leaf.shape[0], *leaf.shape[1 + middle :])
+  check_shape(name, made, jax.ShapeDtypeStruct(one, np.float32))
   mean = upcycle.mean_gate(
-    router, choices=gates.choices, normalised=gates.normalised
+    np.asarray(job.initial[f'{parent}/router'])[..., : found.place.seen],
+    choices=gates.choices,
+    normalised=gates.normalised,
   )
-  check_shape(
-    name,
-    made,
-    jax.ShapeDtypeStruct(
-      (leaf.shape[0], *leaf.shape[leaf.ndim - made.array.ndim + 1 :]),
-      np.float32,
-    ),
-  )
+  while mean.ndim > middle:  # Routers by sensor, but one set of experts.
+    mean = mean.mean(-1)
   array = upcycle.experts(
     last,
     made.array,
@@ -137,9 +169,10 @@ def _experts(name, match, made, leaf, job):
     noise=job.noise,
     key=upcycle.key_of(job.seed, name),
   )
-  copies = math.prod(leaf.shape) // made.array.size
-  words = f'{copies} copies, noise {job.noise:g}'
-  if last in ('w_out', 'b_out'):
+  words = f'{math.prod(leaf.shape[1 : 1 + middle])} copies'
+  if job.noise and last in upcycle.MATRICES:
+    words += f', noise {job.noise:g}'
+  if last in upcycle.OUTPUTS:
     words += ', over mean gate and branches'
   return made.changed(words, array), ''
 
@@ -147,6 +180,7 @@ def _experts(name, match, made, leaf, job):
 KINDS = {
   'copy': _copy,
   'bands': _bands,
+  'pixels': _pixels,
   'neighbours': _neighbours,
   'positions': _positions,
   'shared': _shared,

@@ -22,8 +22,8 @@ import numpy as np
 from rsfm_jax.core import rng
 
 _TOKENS = 512
-_OUTPUTS = ('w_out', 'b_out')
-_MATRICES = ('w_in', 'w_out')
+OUTPUTS = ('w_out', 'b_out')
+MATRICES = ('w_in', 'w_out')
 
 
 def mean_gate(
@@ -64,9 +64,9 @@ def experts(
   middle = len(shape) - dense.ndim
   lead = dense.reshape(dense.shape[0], *(1,) * middle, *dense.shape[1:])
   out = np.array(np.broadcast_to(lead, shape))
-  if leaf in _OUTPUTS:
+  if leaf in OUTPUTS:
     out *= scaled(factor, out.ndim)
-  if noise and leaf in _MATRICES:
+  if noise and leaf in MATRICES:
     flat = out.reshape(len(out), -1)
     std = scaled(flat.std(1), out.ndim)
     out += noise * std * np.asarray(jax.random.normal(key, shape))
@@ -75,7 +75,7 @@ def experts(
 
 def shared(leaf: str, dense: np.ndarray, *, branches: int) -> np.ndarray:
   """The expert that sees every token, one of several branches that add up."""
-  if leaf not in _OUTPUTS or branches == 1:
+  if leaf not in OUTPUTS or branches == 1:
     return dense
   return dense / np.float32(branches)
 
