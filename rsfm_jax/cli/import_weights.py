@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError(f'--noise {args.noise} must not be negative.')
   config = configs.load(args.config, args.overrides)
   model = compose.model(config)
+  find.find(model.spec, sources.SOURCES[args.source].family)
   if args.source_windows:
     find.check_windows(model.spec, args.source_windows)
   onto = models.open_model(args.onto) if args.onto else None

@@ -53,6 +53,9 @@ def train(config, workdir: pathlib.Path) -> None:
       found = compose.data(config)
       total = compose.total_steps(config, found)
       planned = training.plan(config, total_steps=total, found=found)
+      resumes = checkpoint.steps(workdir / 'checkpoints')
+      # Before anything is compiled; a resumed run does not ask for it.
+      origin = None if resumes else _origin(config, planned)
     log.info(
       '%s parameters, %d images per step, %d steps',
       f'{trees.count(planned.built.abstract):,}',
@@ -66,7 +69,7 @@ def train(config, workdir: pathlib.Path) -> None:
     )
     restored = saved.restore(planned.state)
     if restored is None:
-      start, (state, begun) = 0, _begin(config, planned)
+      start, (state, begun) = 0, _begin(planned, origin)
     else:
       start, state = restored.step, restored.state
       begun = restored.metadata.get('init_from')
@@ -88,32 +91,45 @@ def train(config, workdir: pathlib.Path) -> None:
       )
 
 
+def _origin(config, planned: training.Training) -> models.Opened | None:
+  """The model that a new run starts from, if any; it fits the run's.
+
+  Raises:
+    ValueError: it does not.
+  """
+  if not (path := config.train.init_from):
+    return None
+  opened = models.open_model(path)
+  spec, wanted = opened.model.spec.to_json(), planned.built.spec.to_json()
+  for key in ('model', 'sensors'):
+    if spec[key] != wanted[key]:
+      raise ValueError(
+        f'config.train.init_from={path} is of {key} {spec[key]}, the run of '
+        f'{wanted[key]}.'
+      )
+  warm_start.check(
+    planned.state, opened.params, origin=path, heads=training.HEADS
+  )
+  if changed := runs.differences(spec, wanted):
+    log.info('starting with another spec: %s', '; '.join(changed))
+  return opened
+
+
 def _begin(
-  config, planned: training.Training
+  planned: training.Training, origin: models.Opened | None
 ) -> tuple[trees.Tree, dict[str, Any] | None]:
   """The state before step 0, and what it was started from."""
   state = planned.plan.create()
-  if not (path := config.train.init_from):
+  if origin is None:
     return state, None
-  with hosts.together():
-    opened = models.open_model(path)
-    spec, wanted = opened.model.spec.to_json(), planned.built.spec.to_json()
-    for key in ('model', 'sensors'):
-      if spec[key] != wanted[key]:
-        raise ValueError(
-          f'config.train.init_from={path} is of {key} {spec[key]}, the run of '
-          f'{wanted[key]}.'
-        )
-    state, left = warm_start.begin(
-      state, opened.params, origin=path, heads=training.HEADS
-    )
-  if changed := runs.differences(spec, wanted):
-    log.info('started with another spec: %s', '; '.join(changed))
-  log.info('started from %s; at init: %s', path, ', '.join(left) or 'heads')
+  state, left = warm_start.begin(
+    state, origin.params, origin=origin.path, heads=training.HEADS
+  )
+  log.info('starting from %s; at init: %s', origin.path, ', '.join(left) or '-')
   return state, {
-    'path': opened.path,
-    'content_hash': opened.content_hash,
-    'step': opened.step,
+    'path': origin.path,
+    'content_hash': origin.content_hash,
+    'step': origin.step,
     'at_init': list(left),
   }
 

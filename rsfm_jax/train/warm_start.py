@@ -20,17 +20,14 @@ class Begun(NamedTuple):
   at_init: tuple[str, ...]
 
 
-def begin(
+def check(
   state: trees.Tree, params: trees.Tree, *, origin: str, heads: str
-) -> Begun:
-  """Replaces parameters by name, and their moving average, in a fresh state.
-
-  Arrays keep the shardings and types that the state planned for them; no
-  moment of an optimiser depends on parameters before the first step.
+) -> None:
+  """Whether parameters can replace those of a state, which may be abstract.
 
   Args:
-    state: as created, of any sharding.
-    params: nested dict; what it does not name stays as initialised.
+    state: the train state.
+    params: nested dict; it need not name all.
     origin: where they come from, for messages.
     heads: top-level entry of the state's parameters that belongs to the
       objective, which none of `params` may replace.
@@ -39,9 +36,8 @@ def begin(
     ValueError: a parameter that the run does not have, or of another shape;
       the first one is named.
   """
-  given = trees.flatten(params)
   own = trees.flatten(state['params'])
-  for name, value in given.items():
+  for name, value in trees.flatten(params).items():
     if name not in own or name.startswith(f'{heads}/'):
       raise ValueError(
         f'config.train.init_from={origin} has {name}, which is no parameter '
@@ -53,6 +49,19 @@ def begin(
         f"there and {own[name].shape} in the run's model; config.model must "
         'be that of the folder.'
       )
+
+
+def begin(
+  state: trees.Tree, params: trees.Tree, *, origin: str, heads: str
+) -> Begun:
+  """Replaces parameters by name, and their moving average, in a fresh state.
+
+  Arrays keep the shardings and types that the state planned for them; no
+  moment of an optimiser depends on parameters before the first step. Arguments
+  and errors are those of `check`.
+  """
+  check(state, params, origin=origin, heads=heads)
+  given = trees.flatten(params)
   held = {
     part: trees.map_named(
       lambda name, like: _put(given[name], like) if name in given else like,
@@ -62,7 +71,9 @@ def begin(
     if part in state
   }
   missing = tuple(
-    n for n in own if n not in given and not n.startswith(f'{heads}/')
+    name
+    for name in trees.flatten(state['params'])
+    if name not in given and not name.startswith(f'{heads}/')
   )
   return Begun(state | held, missing)
 

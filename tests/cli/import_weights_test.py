@@ -67,7 +67,7 @@ def test_the_table_is_printed(config, weights, tmp_path, capsys):
   ('more', 'message'),
   [
     (('--bands', 'R,G'), 'patches of 3 bands, --bands names 2'),
-    (('--config.model.depths=(2,1)',), 'config.model.depths'),
+    (('--config.model.attention=v1_bias',), "'v2_cosine'"),
     (('--source-windows', '8'), 'config.model.cpb_windows'),
     (('--noise', '-1'), '--noise -1.0 must not be negative'),
     (('--prefix', 'encoder.'), "no tensor under --prefix 'encoder.'"),
@@ -132,7 +132,7 @@ def test_a_run_starts_with_the_folders_parameters(config, stores, imported):
     ],
   )
   planned = training.plan(loaded, total_steps=4)
-  state, begun = verb._begin(loaded, planned)
+  state, begun = verb._begin(planned, verb._origin(loaded, planned))
   saved = folders.load(imported)
   assert begun['content_hash'] == saved.record['content_hash']
   assert begun['at_init'] == []
@@ -170,4 +170,4 @@ def test_another_model_is_refused_before_a_step(
     '--config.model.embed_dim=16',
   )
   assert pretrain(tmp_path / 'run', *options) == 2
-  assert 'embed/ms/bias is (8,) there' in capsys.readouterr().err
+  assert 'decoder/ms/kernel is (16, 64) there' in capsys.readouterr().err

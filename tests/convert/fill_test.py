@@ -45,26 +45,21 @@ def test_an_upcycled_ringmoe_computes_what_the_dense_one_does(gate):
   assert_same(features(routed, have, 8), features(dense, want, 8), **SAME)
 
 
-def test_an_upcycled_mapex_computes_what_the_dense_one_does():
-  """Where routers are zeros; as initialised, up to their gates."""
-  tensors = torch_models.vit()
-  dense, routed = (
-    tiny_models.mapex_spec(moe_every=0, experts=()),
-    tiny_models.mapex_spec(shared=1),
+@pytest.mark.parametrize('start', ['zeros', 'initialised'])
+def test_an_upcycled_mapex_computes_what_the_dense_one_does(start):
+  """Where routers are zeros; as initialised, up to the gates of its tokens."""
+  dense = tiny_models.mapex_spec(moe_every=0, experts=())
+  routed = tiny_models.mapex_spec(shared=1)
+  same = ('router_bias', 'opt', 'ms')  # Vectors of the sensors.
+  zeros = (*same, 'router') if start == 'zeros' else same
+  want, have = (
+    tiny_models.filled(torch_models.vit(), 'timm_vit', spec, zeros=zeros)
+    for spec in (dense, routed)
   )
-  own = features(
-    dense, tiny_models.filled(tensors, 'timm_vit', dense).params, 8
-  )
-  for zeros, limits in (
-    (('router', 'opt', 'ms'), SAME),
-    (('opt', 'ms'), dict(atol=GATED, rtol=GATED)),
-  ):
-    made = tiny_models.filled(tensors, 'timm_vit', routed, zeros=zeros).params
-    want = tiny_models.filled(
-      tensors, 'timm_vit', dense, zeros=('opt', 'ms')
-    ).params
-    own = features(dense, want, 8)
-    assert_same(features(routed, made, 8), own, **limits)
+  limits = SAME if start == 'zeros' else dict(atol=GATED, rtol=0)
+  found = features(routed, have.params, 8)
+  expected = features(dense, want.params, 8)
+  assert_same(found, expected, **limits)
 
 
 def test_a_partition_leaves_one_expert_and_so_no_gate():

@@ -24,12 +24,12 @@ def check_windows(spec: Any, trained: Sequence[int]) -> None:
     ValueError: it does not; names the key to set.
   """
   stages = range(len(spec.depths))
-  own = (spec.window,) * len(stages)
+  grids = [max(spec.window, *trained)] * len(stages)
   if isinstance(spec, ringmoe.RingMoESpec):
     grids = [spec.image_size // spec.patch_size // 2**i for i in stages]
-    own = tuple(min(spec.window, grid) for grid in grids)
+  own = tuple(min(spec.window, grid) for grid in grids)
   if len(trained) == 1:  # Clipped to the same grids.
-    trained = [min(trained[0], window) for window in own]
+    trained = [min(trained[0], grid) for grid in grids]
   own = spec.cpb_windows or own
   if tuple(trained) != own:
     raise ValueError(
