@@ -8,6 +8,7 @@ from ml_collections import config_dict
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import found as found_lib
+from rsfm_jax.cli.systems import mapex
 from rsfm_jax.cli.systems import ringmoe
 from rsfm_jax.cli.systems import skysense_v2
 from rsfm_jax.core import choices
@@ -19,6 +20,7 @@ from rsfm_jax.train import optim
 SYSTEMS: dict[str, ModuleType] = {
   'ringmoe': ringmoe,
   'skysense_v2': skysense_v2,
+  'mapex': mapex,
 }
 
 

@@ -2,9 +2,10 @@
 
 RingMoE: four-sensor landscapes, masked image modelling, pruning to the optical
 sensor. SkySense V2: landscapes of two pixel sizes and several dates, teacher
-and student with all losses. Both probe raw statistics, random initialisation
-and the pre-trained model, and write one HTML report. Running it again in the
-same workdir continues where it stopped.
+and student with all losses. MAPEX-style: Sentinel-2 and Sentinel-1 in groups of
+bands, masked autoencoding of them all. Every one probes raw statistics, random
+initialisation and the pre-trained model, and writes one HTML report. Running it
+again in the same workdir continues where it stopped.
 """
 
 import argparse
@@ -24,7 +25,11 @@ from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import class_table
 
 HELP = 'the main job on synthetic scenes, about five minutes on two cores'
-SAMPLES = {'ringmoe': 2400, 'skysense_v2': 1200}  # Scenes by system.
+SAMPLES = {'ringmoe': 2400, 'skysense_v2': 1200, 'mapex': 2400}  # Scenes.
+# What the scenes are seen by, where the model's sensors are groups of bands,
+# and which sensor is probed.
+SCENES = {'mapex': ('sentinel2_skysense', 'sentinel1_grd')}
+PROBED = {'mapex': 's2_rgb'}
 TAKES_OVERRIDES = True
 
 
@@ -52,14 +57,17 @@ def run(args: argparse.Namespace) -> int:
     class_table.save(workdir / config.objective.class_table, table)
   pretrain.train(config, workdir / 'pretrain')
   rows = assess.main_job(
-    workdir / 'pretrain', scenes, sensor='opt', seed=args.seed
+    workdir / 'pretrain',
+    scenes,
+    sensor=PROBED.get(args.system, 'opt'),
+    seed=args.seed,
   )
   assess.summarise(
     workdir,
     workdir / 'pretrain',
     rows,
     start=start,
-    pictures=dict.fromkeys(scenes.sensors, scenes),
+    pictures=dict.fromkeys(config.model.sensors, scenes),
   )
   return 0
 
@@ -73,7 +81,10 @@ def _scenes(
     log.info('%s is there already', folder)
     return stores.Store(folder)
   options = dict(
-    sensors=tuple(catalogue.get(name) for name in config.model.sensors),
+    sensors=tuple(
+      catalogue.get(name)
+      for name in SCENES.get(args.system, config.model.sensors)
+    ),
     seed=args.seed,
   )
   if args.system == 'skysense_v2':

@@ -8,6 +8,7 @@ from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import models
 from rsfm_jax.models import accounting
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 
 HELP = 'parameters, active parameters, FLOPs and memory of a model'
@@ -54,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _title(spec: Any) -> str:
   """One line about an architecture."""
+  if isinstance(spec, mapex_spec.MapexSpec):
+    return (
+      f'MAPEX-style of {", ".join(spec.sensors)}: {spec.depth} blocks at '
+      f'{spec.embed_dim}, experts {spec.experts} in every '
+      f'{spec.moe_every}. block, conditioning {spec.conditioning}'
+    )
   stages = f'stages {spec.depths} from {spec.embed_dim}'
   if isinstance(spec, ringmoe.RingMoESpec):
     return (

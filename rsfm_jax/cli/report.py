@@ -9,14 +9,14 @@ import numpy as np
 
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
+from rsfm_jax.cli import reconstruct
 from rsfm_jax.core import files
 from rsfm_jax.core import once
-from rsfm_jax.core import rng
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
-from rsfm_jax.objectives import masks as masks_lib
 from rsfm_jax.objectives import power
 from rsfm_jax.plots import curves
 from rsfm_jax.plots import feature_maps
@@ -33,6 +33,7 @@ ROWS = 'rows.jsonl'  # In a workdir: results of probes.
 NAMES = {
   ringmoe.RingMoESpec: 'RingMoE',
   skysense_v2_spec.SkySenseV2Spec: 'SkySense V2',
+  mapex_spec.MapexSpec: 'MAPEX-style',
 }
 PRUNED = 'pruned.json'  # In a workdir: points of the pruning curve.
 
@@ -115,7 +116,9 @@ def write(
       ),
       report.Section(
         title='Reconstructions',
-        items=_reconstructions(opened, images),
+        items=_reconstructions(
+          opened, images, files.read_json(workdir / 'config.json')
+        ),
         text='Masked input, input and prediction; complex SAR as total '
         'power in dB.',
       ),
@@ -175,34 +178,16 @@ def _images(
 
 
 def _reconstructions(
-  opened: models.Opened, images: Mapping[str, np.ndarray]
+  opened: models.Opened,
+  images: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
 ) -> list[Any]:
-  spec = opened.model.spec
-  if not getattr(spec, 'decoders', False) or not images:
-    return []
-  side = spec.image_size // spec.stride
-  masks = {
-    sensor: masks_lib.random_masks(
-      rng.named(rng.key_for(0), 'report', sensor),
-      len(shown),
-      side=side,
-      ratio=0.6,
-    )
-    for sensor, shown in images.items()
-  }
-  predict = once.jit(
-    lambda p, x, m: opened.model.apply(p, x, masks=m).reconstruction
-  )
-  predicted = predict(opened.params, dict(images), masks)
+  made = reconstruct.masked(opened, images, objective=config['objective'])
   figures = []
-  for sensor in images:
-    shown, guess = _displayed(
-      opened, sensor, images[sensor], np.asarray(predicted[sensor])
-    )
+  for sensor, (mask, prediction) in made.items():
+    shown, guess = _displayed(opened, sensor, images[sensor], prediction)
     figures.append(
-      reconstructions.figure(
-        shown, np.asarray(masks[sensor]), guess, sensor=opened.sensors[sensor]
-      )
+      reconstructions.figure(shown, mask, guess, sensor=opened.sensors[sensor])
     )
   return figures
 
@@ -256,7 +241,7 @@ def _routing(
       routing.by_layer(
         found['routed_entropy'],
         sensors=spec.sensors,
-        experts=spec.experts,
+        experts=found['routed_load'].shape[-1],
         mutual_information=found.get('mutual_information'),
       ),
     ]

@@ -48,7 +48,7 @@ class Adapter:
   ) -> Self:
     """Matches a store to a model.
 
-    The sensor of the store is the one called like `want`, else its only one.
+    Which sensor of the store that is: see `sensor_in`.
 
     Raises:
       ValueError: no such sensor, bands or units that do not match, or
@@ -186,13 +186,28 @@ class Adapter:
 def sensor_in(store: stores.Store, want: contract.Sensor) -> str:
   """The sensor of a store that feeds `want`.
 
+  The one called like it, else the only one, else the only one that has all its
+  bands: groups of bands as sensors are cut out of a whole one.
+
   Raises:
-    ValueError: the store has several, none of them called like it.
+    ValueError: the store has several, and none or several that would do.
   """
-  if want.name not in store.sensors and len(store.sensors) == 1:
-    return next(iter(store.sensors))
+  if want.name not in store.sensors:
+    holding = [n for n, s in store.sensors.items() if matching.holds(s, want)]
+    for found in (list(store.sensors), holding):
+      if len(found) == 1:
+        return found[0]
   key = f'sensor of {store.folder}'
   return choices.check(want.name, store.sensors, key=key)
+
+
+def feeds(store: stores.Store, want: contract.Sensor) -> bool:
+  """Whether a store has a sensor with all bands of `want`, in its units."""
+  return any(
+    name == want.name
+    or (have.units == want.units and matching.holds(have, want))
+    for name, have in store.sensors.items()
+  )
 
 
 def merged_statistics(

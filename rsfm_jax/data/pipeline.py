@@ -27,6 +27,7 @@ from rsfm_jax.sensors import matching
 from rsfm_jax.sensors import statistics as stats
 
 Fit = Literal['native', 'crop', 'resize']
+MissingSensors = Literal['error', 'mask']
 Batch = dict[str, dict[str, np.ndarray]]
 
 
@@ -50,6 +51,8 @@ class Stream:
     crop: window and symmetry; the size of the output.
     statistics: per sensor name, what normalises it; complex SAR needs none.
     missing_bands: see `matching.match`.
+    missing_sensors: 'mask' fills a sensor that a sample or a store lacks with
+      zeros of which no band is valid.
   """
 
   sensor: contract.Sensor | tuple[contract.Sensor, ...]
@@ -61,6 +64,11 @@ class Stream:
     default_factory=dict
   )
   missing_bands: matching.Policy = 'error'
+  missing_sensors: MissingSensors = 'error'
+
+  def __post_init__(self):
+    policies = get_args(MissingSensors)
+    choices.check(self.missing_sensors, policies, key='missing_sensors')
 
   @property
   def sensors(self) -> tuple[contract.Sensor, ...]:
@@ -255,16 +263,24 @@ def pad(
 
 @dataclasses.dataclass(frozen=True)
 class _Augment:
-  """Record to `{sensor: arrays}`: one ground window for all its sensors."""
+  """Record to `{sensor: arrays}`: one ground window for all its sensors.
+
+  `absent` has the channels of sensors that may be missing.
+  """
 
   adapters: tuple[adapt.Adapter, ...]
   crop: augment.Crop
+  absent: Mapping[str, int]
 
   def __call__(
     self, record: Mapping[str, np.ndarray], rng: np.random.Generator
   ) -> Batch:
-    shapes = [adapter.shape(record) for adapter in self.adapters]
-    exact = [s for a, s in zip(self.adapters, shapes) if a.exact]
+    adapters = self.adapters
+    if self.absent:
+      held = [a for a in adapters if f'{a.name}/image' in record]
+      adapters = held or adapters
+    shapes = [adapter.shape(record) for adapter in adapters]
+    exact = [s for a, s in zip(adapters, shapes) if a.exact]
     # The window lies on whole pixels of the coarsest image that counts.
     grid = min(exact or shapes, key=math.prod)
     if exact:
@@ -272,16 +288,27 @@ class _Augment:
     else:
       box = augment.random_box(rng, grid, self.crop)
     symmetry = augment.random_symmetry(rng, self.crop.symmetry)
-    return {
+    size = self.crop.size
+    empty = {name: _nothing(size, n) for name, n in self.absent.items()}
+    return empty | {
       adapter.want.name: adapter(
         record,
         augment.transfer(box, grid, shape),
-        self.crop.size,
+        size,
         symmetry=symmetry,
         filter=self.crop.filter,
       )
-      for adapter, shape in zip(self.adapters, shapes)
+      for adapter, shape in zip(adapters, shapes)
     }
+
+
+def _nothing(size: int, channels: int) -> dict[str, np.ndarray]:
+  """A sensor that was not there, of the form of one that was."""
+  return {
+    'image': np.zeros((size, size, channels), np.float32),
+    'band_valid': np.zeros(channels, bool),
+    'pixel_valid': np.zeros((size, size), bool),
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +353,7 @@ def _host_batches(
 def _endless(
   stream: Stream, source: Source, *, seed: int, number: int
 ) -> grain.MapDataset:
+  masks = stream.missing_sensors == 'mask'
   adapters = tuple(
     adapt.Adapter.of(
       source.store,
@@ -334,10 +362,14 @@ def _endless(
       missing_bands=stream.missing_bands,
     )
     for sensor in stream.sensors
+    if not masks or adapt.feeds(source.store, sensor)
   )
+  if not adapters:
+    raise ValueError(f'{source.store.folder} has none of {stream.names}.')
+  absent = {s.name: len(s.bands) for s in stream.sensors} if masks else {}
   return endless(
     source.store.source(source.split),
-    _Augment(adapters, stream.crop),
+    _Augment(adapters, stream.crop, absent),
     names=stream.names,
     number=number,
     seed=seed,

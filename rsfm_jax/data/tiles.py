@@ -17,7 +17,7 @@ and its row of the index `lonlat` and `date`, of the first image.
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import grain
 import numpy as np
@@ -33,7 +33,6 @@ from rsfm_jax.sensors import matching
 from rsfm_jax.sensors import regions as region_lib
 from rsfm_jax.sensors import statistics as stats
 
-MissingSensors = Literal['error', 'mask']
 Batch = pipeline.Batch
 Shapes = dict[str, dict[str, tuple[tuple[int, ...], np.dtype]]]
 
@@ -80,7 +79,7 @@ class TileStream:
   regions: int = 4096
   classes: int | None = None
   missing_bands: matching.Policy = 'error'
-  missing_sensors: MissingSensors = 'error'
+  missing_sensors: pipeline.MissingSensors = 'error'
   factors: Mapping[str, int] | None = None
 
   def __post_init__(self):
@@ -92,7 +91,7 @@ class TileStream:
       raise ValueError(f'sensors={self.names}: name each once.')
     if not 0 <= self.day_jitter <= 365:
       raise ValueError(f'day_jitter={self.day_jitter} must be within 0..365.')
-    policies = get_args(MissingSensors)
+    policies = get_args(pipeline.MissingSensors)
     choices.check(self.missing_sensors, policies, key='missing_sensors')
 
   @property

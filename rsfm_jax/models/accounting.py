@@ -1,16 +1,19 @@
 """Parameters, active parameters, FLOPs and bytes, without allocating."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 from typing import Any
 
 from rsfm_jax.core import trees
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 
-Spec = ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec
+Spec = (
+  ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec | mapex_spec.MapexSpec
+)
 
 
 def report(spec: Spec) -> dict[str, Any]:
@@ -21,10 +24,13 @@ def report(spec: Spec) -> dict[str, Any]:
   whole), `flops_per_image.<sensor>`
   (forward of the encoder, 2 FLOPs per multiply-add of all matrix products),
   `bytes.{parameters,train_state}` (float32; weights, gradients and two
-  moments for the train state). Of SkySense V2 see `skysense_report`.
+  moments for the train state). Of the others see `skysense_report` and
+  `mapex_report`.
   """
   if isinstance(spec, skysense_v2_spec.SkySenseV2Spec):
     return skysense_report(spec)
+  if isinstance(spec, mapex_spec.MapexSpec):
+    return mapex_report(spec)
   total = trees.count(build.build(spec).abstract)
   encoder = trees.count(encoder_spec_params(spec))
   return {
@@ -217,3 +223,87 @@ def _fusion_macs(
     4 * dim**2 + 2 * length * dim + 2 * dim * int(dim * spec.mlp_ratio)
   )
   return macs + spec.fusion_depth * finest**2 * length * per_token
+
+
+# What a standard ViT-B/16 has beside blocks and final norm, and a MAPEX-style
+# model has not or not so: an RGB patch embedding, a class token, and learnt
+# positions of 197 tokens. The fact sheet's table counts them.
+VIT_B16_REST = 16 * 16 * 3 * 768 + 768 + 768 + 197 * 768
+
+
+def mapex_report(spec: mapex_spec.MapexSpec) -> dict[str, Any]:
+  """Parameters by part, FLOPs by sensor, bytes of weights and train state.
+
+  `parameters`: `trunk` (blocks and the final norm without routers), routers,
+  tokenizers (patch embeddings and learnt vectors of the sensors), encoder
+  (these together), decoder, total. The fact sheet's table for ViT-B/16 with 6
+  x 6 experts (227.5 M; 170.8, 142.5, 114.1, 85.8 M with 4, 3, 2, 1 left) is
+  trunk + `VIT_B16_REST`, to the last digit. `active_parameters.<sensor>`: of
+  the encoder, K experts per token, routers whole. `flops_per_image.<sensor>`:
+  of the encoder, on one sensor alone.
+  """
+  sizes = {
+    name: leaf.size
+    for name, leaf in trees.flatten(build.build(spec).abstract).items()
+  }
+  add = lambda of: sum(n for name, n in sizes.items() if of(name))
+  routers = add(lambda n: n.startswith('run_') and '/router' in n)
+  trunk = add(lambda n: n.startswith(('run_', 'norm/'))) - routers
+  tokenizers = add(lambda n: n.startswith(('embed/', 'sensors/')))
+  decoder = add(lambda n: n.startswith('decoder/'))
+  total = sum(sizes.values())
+  hidden = int(spec.embed_dim * spec.mlp_ratio)
+  one = 2 * spec.embed_dim * hidden + hidden + spec.embed_dim
+  idle = one * sum(max(e - spec.choices, 0) for e in spec.experts)
+  own = lambda s: add(
+    lambda n: n.startswith(f'embed/{s}/') or n == f'sensors/{s}'
+  )
+  return {
+    'parameters': {
+      'trunk': trunk,
+      'routers': routers,
+      'tokenizers': tokenizers,
+      'encoder': total - decoder,
+      'decoder': decoder,
+      'total': total,
+    },
+    'active_parameters': {
+      s: trunk + routers - idle + own(s) for s in spec.sensors
+    },
+    'flops_per_image': {s: mapex_flops(spec, (s,)) for s in spec.sensors},
+    'bytes': {'parameters': 4 * total, 'train_state': 16 * total},
+  }
+
+
+def mapex_flops(
+  spec: mapex_spec.MapexSpec,
+  sensors: Sequence[str],
+  *,
+  keep_ratio: float | None = None,
+) -> int:
+  """Forward FLOPs of one sample of `spec.image_size` with these sensors.
+
+  Products of matrices alone, 2 FLOPs per multiply-add, K experts per token.
+
+  Args:
+    spec: of the model.
+    sensors: whose tokens there are.
+    keep_ratio: of masked autoencoding: the encoder sees this share of the
+      tokens and the decoder all of them. None is the encoder on all.
+  """
+  grid, dim = spec.image_size // spec.patch_size, spec.embed_dim
+  tokens = grid**2 * len(sensors)
+  pixels = [spec.patch_size**2 * spec.of('channels', s) for s in sensors]
+  macs = grid**2 * sum(pixels) * dim
+  seen = tokens if keep_ratio is None else max(1, int(tokens * keep_ratio))
+  ffn = 2 * dim * int(dim * spec.mlp_ratio)
+  macs += spec.depth * seen * (4 * dim**2 + 2 * seen * dim + ffn)
+  for number in spec.experts:
+    extra = spec.shared + min(spec.choices, number) - 1
+    macs += seen * (extra * ffn + (number * dim if number > 1 else 0))
+  if keep_ratio is not None:
+    dim = spec.decoder_dim
+    per_token = 12 * dim**2 + 2 * tokens * dim
+    macs += seen * spec.embed_dim * dim + grid**2 * sum(pixels) * dim
+    macs += spec.decoder_depth * tokens * per_token
+  return 2 * math.floor(macs)

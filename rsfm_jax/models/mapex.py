@@ -269,9 +269,8 @@ class Mapex(nnx.Module):
       y = self.embed[sensor](image.astype(spec.dtype))
       batch, h, w, dim = y.shape
       grids[sensor] = h, w
-      where = (
-        positions.sincos(dim, h, w) + self.sensors[sensor][...][None, None]
-      )
+      where = positions.resized_sincos(dim, spec.grid, h, w)
+      where = where + self.sensors[sensor][...][None, None]
       parts.append((y + where[None].astype(y.dtype)).reshape(batch, -1, dim))
       if found is None:
         found = jnp.ones((batch, h, w), bool)

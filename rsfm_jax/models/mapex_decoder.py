@@ -98,7 +98,7 @@ class Decoder(nnx.Module):
     )
     dim = self.spec.decoder_dim
     where = [
-      positions.sincos(dim, *grid).reshape(-1, dim)
+      positions.resized_sincos(dim, self.spec.grid, *grid).reshape(-1, dim)
       + self.sensors[sensor][...][None]
       for sensor, grid in grids.items()
     ]

@@ -36,7 +36,7 @@ class MapexSpec:
   Attributes:
     sensors: any names; each has a patch embedding and a learnt vector.
     channels: per sensor.
-    image_size: pixels, of all sensors; a call may have others.
+    image_size: pixels, of all sensors; at others positions are resized.
     patch_size: pixels.
     embed_dim: D.
     depth: blocks.
@@ -158,6 +158,11 @@ class MapexSpec:
     """The sensor's entry of `channels`."""
     choices_lib.check(sensor, self.sensors, key='sensor')
     return getattr(self, field)[self.sensors.index(sensor)]
+
+  @property
+  def grid(self) -> int:
+    """Tokens along an image of `image_size`."""
+    return self.image_size // self.patch_size
 
   @property
   def routed(self) -> tuple[int, ...]:

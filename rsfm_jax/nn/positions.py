@@ -97,3 +97,11 @@ def sincos(dim: int, height: int, width: int) -> np.ndarray:
   angles = [place[..., None] * frequency for place in (columns, rows)]
   waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
   return np.concatenate(waves, -1).astype(np.float32)
+
+
+def resized_sincos(dim: int, side: int, height: int, width: int) -> Array:
+  """The `sincos` of a square grid of `side`, resized to another grid.
+
+  So that a grid of any size stays within the range that was trained on.
+  """
+  return resize(jnp.asarray(sincos(dim, side, side)), height, width)

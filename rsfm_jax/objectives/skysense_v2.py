@@ -31,6 +31,7 @@ from rsfm_jax.objectives import heads as heads_lib
 from rsfm_jax.objectives import language
 from rsfm_jax.objectives import multi_crop
 from rsfm_jax.objectives import photometric as photometric_lib
+from rsfm_jax.objectives import routed as routed_lib
 from rsfm_jax.objectives import semantic
 from rsfm_jax.objectives import views as views_lib
 
@@ -418,28 +419,14 @@ def _routed(
 ) -> tuple[Array, dict[str, Array]]:
   """Loss of the experts' balance over all sensors and views, and metrics.
 
-  The sum over the layers, as Swin-MoE has it; metrics are [L, M(, E)].
+  The sum over the layers, as Swin-MoE has it.
   """
   by_sensor = {
     sensor: jax.tree.map(lambda *a: sum(a), *(aux[sensor] for aux in auxes))
     for sensor in auxes[0]
   }
-  every = list(by_sensor.values())
-  total = jax.tree.map(lambda *a: sum(a), *every)
-  rows = jax.tree.map(lambda *a: jnp.stack(a, 1), *every)
-  tokens = jnp.maximum(rows.tokens, 1)
-  chosen = jnp.maximum(rows.chosen.sum(-1), 1)
-  load = rows.chosen / chosen[..., None]
-  metrics = {
-    'routed_load': load,
-    'routed_dropped': rows.dropped / chosen,
-    'routed_entropy': rows.entropy / tokens,
-    'mutual_information': moe_balance.mutual_information(
-      load, rows.tokens[0] / jnp.maximum(rows.tokens[0].sum(), 1)
-    ),
-  }
-  loss = moe_balance.demand_loss(total.demand).sum()
-  return loss, jax.lax.stop_gradient(metrics)
+  loss = moe_balance.demand_loss(routed_lib.total(by_sensor).demand).sum()
+  return loss, routed_lib.metrics(by_sensor)
 
 
 def _on_grid(labels: Array, grid: int) -> Array:

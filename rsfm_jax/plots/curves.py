@@ -35,7 +35,7 @@ class Panel(NamedTuple):
 
 EXPERTS = ('specialised', 'collaborative')
 TRAINING = (
-  Panel('Loss per sensor', r'losses/(?!balance|z)(.+)'),
+  Panel('Loss per sensor', r'losses/(?!balance|z|importance|load)(.+)'),
   Panel('Total loss', 'loss'),
   Panel('Learning rate', 'lr', line='exact'),
   Panel('Gradient norm before clipping', 'grad_norm', 'log'),
@@ -58,6 +58,7 @@ DISTILLATION = (
 )
 ROUTING = (
   Panel('Balance loss', 'losses/balance'),
+  Panel('Importance and load losses', r'losses/(importance|load)'),
   Panel('Router z-loss', 'losses/z'),
   Panel('Share of choices dropped', 'routing/dropped', parts=EXPERTS),
   Panel('Router entropy, nats', 'routing/entropy', parts=EXPERTS),

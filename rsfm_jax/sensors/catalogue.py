@@ -132,6 +132,36 @@ def _ringmoe() -> tuple[Sensor, ...]:
   )
 
 
+def _groups() -> tuple[Sensor, ...]:
+  """Sentinel-2's bands and Sentinel-1's polarisations in groups (MAPEX-style).
+
+  Which sensors MAPEX has is NOT FOUND. DEFAULT: the groups in which its authors
+  read another data set (facts/mapex.md 2). Band matching cuts them out of any
+  store of the whole sensor.
+  """
+  radar = _sentinel1()
+  return (
+    _sentinel2_sensor('s2_rgb').select(('B04', 'B03', 'B02')),
+    _sentinel2_sensor('s2_rededge').select(('B05', 'B06', 'B07')),
+    _sentinel2_sensor('s2_nir').select(('B08',)),
+    _sentinel2_sensor('s2_swir').select(('B11', 'B12', 'B8A')),
+    radar.select(('VV',), name='s1_vv'),
+    radar.select(('VH',), name='s1_vh'),
+  )
+
+
+def _sentinel1() -> Sensor:
+  return Sensor(
+    name='sentinel1_grd',
+    kind=Kind.SAR_AMPLITUDE,
+    bands=tuple(
+      Band(name=p, units=Units.DB, polarisation=p) for p in ('VV', 'VH')
+    ),
+    gsd_m=10.0,
+    statistics_key='sentinel1_grd',
+  )
+
+
 def _others() -> tuple[Sensor, ...]:
   landsat8 = Sensor(
     name='landsat8',
@@ -147,15 +177,7 @@ def _others() -> tuple[Sensor, ...]:
     _sentinel2_sensor('sentinel2_l1c'),
     _sentinel2_sensor('sentinel2_l2a', without=('B10',)),
     _sentinel2_sensor('sentinel2_skysense', without=('B01', 'B09', 'B10')),
-    Sensor(
-      name='sentinel1_grd',
-      kind=Kind.SAR_AMPLITUDE,
-      bands=tuple(
-        Band(name=p, units=Units.DB, polarisation=p) for p in ('VV', 'VH')
-      ),
-      gsd_m=10.0,
-      statistics_key='sentinel1_grd',
-    ),
+    _sentinel1(),
     Sensor(
       name='rgb_aerial',
       kind=Kind.OPTICAL,
@@ -181,7 +203,7 @@ def _others() -> tuple[Sensor, ...]:
   )
 
 
-_SENSORS = {sensor.name: sensor for sensor in _ringmoe() + _others()}
+_SENSORS = {s.name: s for s in _ringmoe() + _others() + _groups()}
 
 
 def names() -> tuple[str, ...]:

@@ -122,6 +122,13 @@ def match(have: Sensor, want: Sensor, *, policy: Policy = 'error') -> Match:
   )
 
 
+def holds(have: Sensor, want: Sensor) -> bool:
+  """Whether the data has every wanted band, whatever its units."""
+  return all(
+    _find(band, have.bands, want.bands) is not None for band in want.bands
+  )
+
+
 def apply(found: Match, image: Array) -> tuple[Array, np.ndarray]:
   """Reorders, drops, fills and masks channels.
 

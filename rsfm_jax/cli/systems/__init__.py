@@ -1,4 +1,4 @@
-"""What differs between RingMoE and SkySense V2 when a config becomes a run.
+"""What differs between the systems when a config becomes a run.
 
 One module per system, all with the same functions: `model`, `objective`,
 `data`, `batches`, `images_per_step`, `abstract_batch` and `flops`.
