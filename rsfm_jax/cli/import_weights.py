@@ -8,6 +8,7 @@ became of every tensor; `rsfm pretrain` starts from the folder with
 import argparse
 from collections.abc import Mapping
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add('--prefix', default='', help='take only tensors whose names begin so')
   add(
+    '--skip',
+    type=_regex,
+    metavar='REGEX',
+    help='leave tensors of these names out',
+  )
+  add(
     '--onto',
     metavar='MODEL',
     help='a folder or workdir whose parameters stay where the source has none',
@@ -81,6 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _regex(text: str) -> str:
+  try:
+    re.compile(text)
+  except re.error as error:
+    raise argparse.ArgumentTypeError(f'{text!r} is no regex: {error}') from None
+  return text
+
+
 def run(args: argparse.Namespace) -> int:
   weights.check_kind(args.weights)
   if folders.is_model(args.out):
@@ -99,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     spec=model.spec,
     initial=_initial(config, model, onto),
     bands=args.bands,
+    skip=args.skip,
     noise=args.noise,
     seed=config.seed,
   )
@@ -114,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
       'operation': 'import',
       'weights': str(args.weights),
       'weights_sha256': files.sha256(args.weights),
+      'prefix': args.prefix,
+      'skip': args.skip,
       'bands': args.bands,
       'noise': args.noise,
       'seed': config.seed,

@@ -69,6 +69,7 @@ def train(config, workdir: pathlib.Path) -> None:
     )
     restored = saved.restore(planned.state)
     if restored is None:
+      origin = origin or _origin(config, planned)  # No checkpoint was whole.
       start, (state, begun) = 0, _begin(planned, origin)
     else:
       start, state = restored.step, restored.state

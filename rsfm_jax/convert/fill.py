@@ -31,6 +31,7 @@ def fill(
   spec: Any,
   initial: trees.Tree,
   bands: Sequence[str] | None = None,
+  skip: str | None = None,
   noise: float = 0.0,
   seed: int = 0,
 ) -> Filled:
@@ -42,6 +43,7 @@ def fill(
     spec: of the model.
     initial: its parameters, which stay where the source has nothing.
     bands: of the source's patch embedding; None takes those of the source.
+    skip: regex over the source's names of what is left out.
     noise: of the copies of an FFN, relative to its matrices' deviation.
     seed: of the noise.
 
@@ -60,7 +62,8 @@ def fill(
     noise,
     seed,
   )
-  translated = rules.translate(tensors, from_.rules)
+  asked = () if skip is None else (rules.skip(skip, 'as --skip asks'),)
+  translated = rules.translate(tensors, (*asked, *from_.rules))
   dense = dict(translated.dense)
   if not any(name.endswith('/scale_1') for name in initial):
     dense = fold_layer_scale(dense)

@@ -198,3 +198,18 @@ def test_a_family_without_a_place():
     tiny_models.filled(
       torch_models.vit(), 'timm_vit', tiny_models.ringmoe_spec()
     )
+
+
+def test_what_one_does_not_want_is_left_out():
+  """Such as patches of another size."""
+  tensors = torch_models.vit(patch=2)
+  spec = tiny_models.mapex_spec()
+  with pytest.raises(ValueError, match='config.model.patch_size'):
+    tiny_models.filled(tensors, 'timm_vit', spec)
+  report = tiny_models.filled(
+    tensors, 'timm_vit', spec, skip=r'patch_embed\..*'
+  ).report
+  report.check()
+  assert 'embed/opt/kernel' in {row.name for row in report.at_init}
+  skipped = {row.name: row.how for row in report.with_status('skipped')}
+  assert skipped['patch_embed.proj.bias'] == 'as --skip asks'
