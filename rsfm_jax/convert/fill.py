@@ -134,7 +134,7 @@ def _make(
   if len(have) < len(names):
     raise ValueError(
       f'{name} stacks {count} blocks, the source has {len(have)} of them: '
-      'config.model.depths must be those of the source.'
+      'config.model.depths, or depth, must be as in the source.'
     )
   made = _stack([dense[n] for n in names]) if stacked else dense[take]
   made, reason = kinds.KINDS[place.kind](

@@ -23,7 +23,6 @@ from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
 
 Dense = rules.Dense
-Made = tuple[Dense | None, str]
 
 # The config key that most likely explains a shape that does not fit.
 _KEYS = (
