@@ -23,6 +23,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.model = dataclasses.asdict(sizes.ringmoe_spec(size, **model_changes))
   for name, kind in (
     ('init_std', float),
+    ('cpb_windows', tuple),
     ('balance_scale', float),
     ('buffer_factor', float),
     ('routing_groups', int),
@@ -76,6 +77,8 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.train.total_steps = config_dict.placeholder(int)
   c.train.total_examples = config_dict.placeholder(int)
   c.train.total_epochs = config_dict.placeholder(float)
+  # A model folder whose parameters the run starts from; see `rsfm import`.
+  c.train.init_from = config_dict.placeholder(str)
   c.train.accumulate = 1  # Microbatches per step.
   c.train.ema_decay = config_dict.placeholder(float)
   c.train.final_ema_decay = config_dict.placeholder(float)  # By cosine.

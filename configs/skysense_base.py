@@ -23,6 +23,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.model = dataclasses.asdict(sizes.skysense_v2_spec(size, **model_changes))
   for name, kind in (
     ('init_std', float),
+    ('cpb_windows', tuple),
     ('routing_groups', int),
     ('position_grids', tuple),
   ):  # May be None.

@@ -30,6 +30,7 @@ ROWS = {
   'evaluate': 6,
   'pruning': 6,
   'export': 6,
+  'convert': 6,
   'launch': 7,
   'plots': 7,
   'cli': 8,

@@ -56,6 +56,9 @@ class RingMoESpec:
     attention: 'v1_bias' (as executed officially) or 'v2_cosine' (Swin V2).
     attention_engine: 'auto' is a fused kernel on TPU and the plain form
       elsewhere; 'plain' and 'fused' hold everywhere.
+    cpb_windows: per stage, the window whose largest offset log-CPB counts as 1;
+      None takes that of the stage. Weights that were trained in other windows
+      need theirs (Swin V2's pretrained_window_sizes).
     norm_gain: start of the gains of the blocks' post-norms.
     init_std: std of all matrices; None takes 1 / sqrt(fan-in).
     specialised: experts per sensor and block, or one such number for each
@@ -93,6 +96,7 @@ class RingMoESpec:
   mlp_ratio: float = 4.0
   attention: attention_lib.Kind = 'v2_cosine'
   attention_engine: window_kernel.Engine = 'auto'
+  cpb_windows: tuple[int, ...] | None = None
   norm_gain: float = 1.0
   init_std: float | None = linear.DEFAULT_STD
   specialised: counts_lib.Counts = 4
@@ -116,6 +120,8 @@ class RingMoESpec:
   def __post_init__(self):
     for field in ('sensors', 'channels', 'depths', 'heads'):
       object.__setattr__(self, field, tuple(getattr(self, field)))
+    if self.cpb_windows is not None:
+      object.__setattr__(self, 'cpb_windows', tuple(self.cpb_windows))
     if len(self.channels) != len(self.sensors):
       raise ValueError(
         f'model.channels={self.channels} needs one entry per sensor of '
@@ -131,6 +137,11 @@ class RingMoESpec:
         getattr(self, field), sum(self.depths), key=f'model.{field}'
       )
       object.__setattr__(self, field, found)
+    if self.cpb_windows and len(self.cpb_windows) != len(self.depths):
+      raise ValueError(
+        f'model.cpb_windows={self.cpb_windows} needs one entry per stage of '
+        f'model.depths={self.depths}.'
+      )
     stride = self.patch_size * 2 ** (len(self.depths) - 1)
     if self.image_size % stride:
       raise ValueError(
@@ -379,6 +390,7 @@ def _make_stage(spec: RingMoESpec, index: int, *, key: Array) -> swin.SwinStage:
       key=rng.named(block_key, 'attention'),
       std=spec.init_std,
       engine=spec.attention_engine,
+      cpb_window=spec.cpb_windows and spec.cpb_windows[index],
     )
     return swin.SwinBlock(attend, ffn, dim=dim, gain=spec.norm_gain)
 

@@ -39,6 +39,9 @@ class SkySenseV2Spec:
     depths: blocks of the four stages.
     heads: per stage; the paper's have 32 channels.
     window: tokens, of the Swin stages; clipped to the grid.
+    cpb_windows: per stage, the window whose largest offset log-CPB counts as 1;
+      None takes that of the stage. Weights that were trained in other windows
+      need theirs (Swin V2's pretrained_window_sizes).
     mlp_ratio: F / D of every FFN and expert.
     prompts: tokens per sensor in each stage of global attention; 0 for none.
     global_attention: in stages 2 and 3; otherwise all four stages are Swin's,
@@ -76,6 +79,7 @@ class SkySenseV2Spec:
   depths: tuple[int, ...] = (2, 2, 18, 2)
   heads: tuple[int, ...]
   window: int = 8
+  cpb_windows: tuple[int, ...] | None = None
   mlp_ratio: float = 4.0
   prompts: int = 4
   global_attention: bool = True
@@ -117,6 +121,11 @@ class SkySenseV2Spec:
           f'model.{key}={getattr(self, key)} needs {STAGES} entries, one per '
           'stage.'
         )
+    if self.cpb_windows and len(self.cpb_windows) != len(self.depths):
+      raise ValueError(
+        f'model.cpb_windows={self.cpb_windows} needs one entry per stage of '
+        f'model.depths={self.depths}.'
+      )
     for reduces in self.reduces:
       check_reduces(reduces, key='model.reduces')
     for sensor, size in zip(self.sensors, self.image_sizes, strict=True):

@@ -182,5 +182,6 @@ def _make_block(
     key=k_attention,
     std=std,
     engine=spec.attention_engine,
+    cpb_window=spec.cpb_windows and spec.cpb_windows[stage],
   )
   return swin.SwinBlock(attend, ffn, dim=dim)

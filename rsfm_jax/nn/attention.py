@@ -48,7 +48,9 @@ class WindowAttention(nnx.Module):
   of q, k, v biased. `v2_cosine` is Swin V2: cosine similarity times a learnt
   temperature per head, log-CPB, no bias on k.
 
-  `engine` says which of two forms computes it: see `window_kernel.choose`.
+  `engine` says which of two forms computes it: see `window_kernel.choose`;
+  `cpb_window` is the window whose largest offset log-CPB counts as 1, that of
+  pre-training where weights came from a smaller one (Swin V2, section 3.3).
   """
 
   def __init__(
@@ -61,6 +63,7 @@ class WindowAttention(nnx.Module):
     key: Array,
     std: float | None = linear.DEFAULT_STD,
     engine: window_kernel.Engine = 'auto',
+    cpb_window: int | None = None,
   ):
     if dim % heads:
       raise ValueError(f'model.heads={heads} does not divide dim={dim}.')
@@ -83,7 +86,9 @@ class WindowAttention(nnx.Module):
     else:
       start = jnp.full(heads, math.log(10.0), jnp.float32)
       self.logit_scale = nnx.Param(start)
-      self.cpb = ContinuousBias(heads, window, key=rng.named(key, 'cpb'))
+      self.cpb = ContinuousBias(
+        heads, cpb_window or window, key=rng.named(key, 'cpb')
+      )
 
   def _bias(self, window: int) -> Array:
     """f32[N, w², w²]."""

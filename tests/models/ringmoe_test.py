@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -298,3 +299,17 @@ def test_a_sensor_without_a_mask_is_named():
   masks = {'opt': jnp.zeros((2, 2, 2), bool)}
   with pytest.raises(ValueError, match="sensor with a mask='ms'"):
     run(params, {s: FOUR[s] for s in ('opt', 'ms')}, masks=masks)
+
+
+def test_log_cpb_counts_in_the_windows_of_pre_training():
+  def windows(spec):
+    made = nnx.eval_shape(lambda: ringmoe.RingMoE(spec, key=jax.random.key(0)))
+    stages = (made.stage_0, made.stage_1)
+    return tuple(s.blocks.attention.cpb.table_window for s in stages)
+
+  assert windows(SPEC) == (4, 4)
+  trained = dataclasses.replace(SPEC, cpb_windows=(3, 2))
+  assert windows(trained) == (3, 2)
+  assert ringmoe.RingMoESpec.from_json(trained.to_json()) == trained
+  with pytest.raises(ValueError, match=r'model.cpb_windows=\(3,\)'):
+    dataclasses.replace(SPEC, cpb_windows=(3,))

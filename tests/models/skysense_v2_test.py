@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -485,3 +486,15 @@ def test_a_batch_that_does_not_fit_is_a_clear_error(batch, how, words):
   given = {s: jax.ShapeDtypeStruct(x, jnp.float32) for s, x in batch.items()}
   with pytest.raises(ValueError, match=words):
     jax.eval_shape(lambda p, x: made.apply(p, x, **how), made.abstract, given)
+
+
+def test_log_cpb_counts_in_the_windows_of_pre_training():
+  spec = dataclasses.replace(SPEC, cpb_windows=(3, 2, 2, 2))
+  made = nnx.eval_shape(
+    lambda: skysense_v2.SkySenseV2(spec, key=jax.random.key(0))
+  )
+  stages = (made.stage_0, made.stage_1)
+  found = tuple(s.blocks.attention.cpb.table_window for s in stages)
+  assert found == (3, 2)
+  with pytest.raises(ValueError, match=r'model.cpb_windows=\(3,\)'):
+    dataclasses.replace(SPEC, cpb_windows=(3,))

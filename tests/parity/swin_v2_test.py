@@ -2,16 +2,19 @@
 
 from flax import nnx
 import jax
-import jax.numpy as jnp
 import pytest
 
+from rsfm_jax.convert import rules
+from rsfm_jax.convert import sources
+from rsfm_jax.core import trees
 from rsfm_jax.nn import attention
-from rsfm_jax.nn import linear
 from rsfm_jax.nn import swin
+from rsfm_jax.nn import transformer
 from rsfm_jax.nn import windows
 
 # Ten times the deviation of timm's own float32 run (1e-5 on gradients).
 OUTPUT, GRADIENT = 3e-5, 1e-4
+KEY = jax.random.key(0)
 BLOCKS = [
   '01_swinv2_block_unshifted',
   '01_swinv2_block_shifted',
@@ -19,39 +22,13 @@ BLOCKS = [
 ]
 
 
-class ErfMlp(nnx.Module):
-  """timm's FFN; RingMoE's, and so ours, has the tanh form of the GELU."""
-
-  def __init__(self, dim, hidden):
-    key = jax.random.key(0)
-    self.fc1 = linear.Dense(dim, hidden, key=key)
-    self.fc2 = linear.Dense(hidden, dim, key=key)
-
-  def __call__(self, x):
-    return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)), {}
-
-
 def weights(w):
-  """Our parameters from timm's names; Linear is [out, in] there."""
-  q, k, v = jnp.split(w['attn.qkv.weight'].T, 3, axis=1)
-  norm = lambda n: {'scale': w[f'{n}.weight'], 'bias': w[f'{n}.bias']}
-  dense = lambda n: {'kernel': w[f'{n}.weight'].T, 'bias': w[f'{n}.bias']}
-  return {
-    'attention': {
-      'query': {'kernel': q, 'bias': w['attn.q_bias']},
-      'key': {'kernel': k},
-      'value': {'kernel': v, 'bias': w['attn.v_bias']},
-      'out': dense('attn.proj'),
-      'logit_scale': w['attn.logit_scale'][:, 0, 0],
-      'cpb': {
-        'hidden': dense('attn.cpb_mlp.0'),
-        'out': {'kernel': w['attn.cpb_mlp.2.weight'].T},
-      },
-    },
-    'norm_1': norm('norm1'),
-    'norm_2': norm('norm2'),
-    'ffn': {'fc1': dense('mlp.fc1'), 'fc2': dense('mlp.fc2')},
-  }
+  """Our parameters of a block, by the rules of `rsfm import`."""
+  named = {f'layers.0.blocks.0.{name}': x for name, x in w.items()}
+  found = rules.translate(named, sources.SOURCES['timm_swinv2'].rules)
+  assert not found.unexplained
+  flat = {name: dense.array for name, dense in found.dense.items()}
+  return trees.unflatten(flat)['stage_0']['block_0']
 
 
 def block(config):
@@ -59,10 +36,16 @@ def block(config):
 
   def make():
     attend = attention.WindowAttention(
-      dim, config['heads'], window, kind='v2_cosine', key=jax.random.key(0)
+      dim,
+      config['heads'],
+      window,
+      kind='v2_cosine',
+      key=KEY,
+      cpb_window=config['pw'][0] or None,
     )
-    attend.cpb.table_window = config['pw'][0] or window
-    made = swin.SwinBlock(attend, ErfMlp(dim, 4 * dim), dim=dim)
+    # timm's GELU; RingMoE's, and so ours, has the tanh form.
+    ffn = transformer.Ffn(dim, 4 * dim, key=KEY, activation='gelu')
+    made = swin.SwinBlock(attend, ffn, dim=dim)
     made.norm_1.eps = made.norm_2.eps = 1e-5  # timm's; RingMoE has 1e-6.
     return made
 

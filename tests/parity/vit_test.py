@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rsfm_jax.convert import rules
+from rsfm_jax.convert import sources
+from rsfm_jax.core import trees
 from rsfm_jax.nn import linear
 from rsfm_jax.nn import multihead
 from rsfm_jax.nn import patches
@@ -17,33 +20,17 @@ BLOCK, MODEL, MODEL_GRADIENT, RESIZE = 2e-5, 2e-4, 5e-5, 1e-5
 KEY = jax.random.key(0)
 
 
-def weights(w, prefix=''):
-  """Our parameters of a block from timm's names; Linear is [out, in] there."""
-  get = lambda n: w[prefix + n]
-  dense = lambda n: {'kernel': get(f'{n}.weight').T, 'bias': get(f'{n}.bias')}
-  norm = lambda n: {'scale': get(f'{n}.weight'), 'bias': get(f'{n}.bias')}
-  kernels = jnp.split(get('attn.qkv.weight').T, 3, axis=1)
-  biases = jnp.split(get('attn.qkv.bias'), 3)
-  out = {
-    'attention': {
-      name: {'kernel': k, 'bias': b}
-      for name, k, b in zip(
-        ('query', 'key', 'value'), kernels, biases, strict=True
-      )
-    }
-    | {'out': dense('attn.proj')},
-    'norm_1': norm('norm1'),
-    'norm_2': norm('norm2'),
-    'ffn': {
-      'w_in': get('mlp.fc1.weight').T,
-      'b_in': get('mlp.fc1.bias'),
-      'w_out': get('mlp.fc2.weight').T,
-      'b_out': get('mlp.fc2.bias'),
-    },
-  }
-  if f'{prefix}ls1.gamma' in w:
-    out |= {'scale_1': get('ls1.gamma'), 'scale_2': get('ls2.gamma')}
-  return out
+def dense(w):
+  """A nested dict of our dense names, by the rules of `rsfm import`."""
+  found = rules.translate(w, sources.SOURCES['timm_vit'].rules)
+  assert not found.unexplained
+  flat = {name: part.array for name, part in found.dense.items()}
+  return trees.unflatten(flat)
+
+
+def weights(w):
+  """Our parameters of one block."""
+  return dense({f'blocks.0.{name}': x for name, x in w.items()})['block_0']
 
 
 def block(dim, heads, layer_scale=None):
@@ -89,24 +76,24 @@ def test_a_block_and_all_its_gradients(golden, near, name):
 
 def vit(w, image, config):
   """The tiny ViT of the fixture: class token, positions, blocks, head."""
-  dim = config['dim']
+  dim, ours = config['dim'], dense(w)
   x = image.transpose(0, 2, 3, 1)
-  kernel = w['patch_embed.proj.weight'].transpose(2, 3, 1, 0).reshape(-1, dim)
+  kernel = ours['embed']['kernel'].reshape(-1, dim)
   x = patches.space_to_depth(x, config['patch']) @ kernel
-  x = linear.add_bias(x, w['patch_embed.proj.bias'])
+  x = linear.add_bias(x, ours['embed']['bias'])
   b, height, width, _ = x.shape
-  side = config['img'] // config['patch']
-  table = w['pos_embed'][0, 1:].reshape(side, side, dim)
-  place = positions.resize(table, height, width, kind='bicubic_antialias')
-  token = w['cls_token'] + w['pos_embed'][:, :1]
+  place = positions.resize(
+    ours['positions'], height, width, kind='bicubic_antialias'
+  )
+  token = (ours['class_token'] + ours['class_position']).reshape(1, 1, dim)
   x = (x + place[None]).reshape(b, -1, dim)
   x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, dim)), x], 1)
   depth = config['depth']
-  each = [weights(w, f'blocks.{i}.') for i in range(depth)]
+  each = [ours[f'block_{i}'] for i in range(depth)]
   stacked = jax.tree.map(lambda *v: jnp.stack(v), *each)
   blocks = nnx.merge(block(dim, config['heads']), stacked)
   x, _ = transformer.run(blocks, x, depth=depth)
-  x = linear.normalise(x, w['norm.weight'], w['norm.bias'], 1e-6)
+  x = linear.normalise(x, ours['norm']['scale'], ours['norm']['bias'], 1e-6)
   return x, linear.add_bias(x[:, 0] @ w['head.weight'].T, w['head.bias'])
 
 

@@ -1,0 +1,1 @@
+"""What each model can take, one module per model; `find` picks."""
