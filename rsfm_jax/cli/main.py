@@ -19,6 +19,7 @@ from rsfm_jax.cli import data_synthesize
 from rsfm_jax.cli import data_text_embeddings
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
+from rsfm_jax.cli import finetune
 from rsfm_jax.cli import inspect
 from rsfm_jax.cli import launch
 from rsfm_jax.cli import pretrain
@@ -33,6 +34,7 @@ from rsfm_jax.train import loop
 VERBS: dict[str, ModuleType] = {
   'demo': demo,
   'pretrain': pretrain,
+  'finetune': finetune,
   'assess': assess,
   'prune': prune,
   'evaluate': evaluate,

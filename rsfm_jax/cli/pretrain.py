@@ -1,26 +1,12 @@
 """Pre-trains a model from a config file; run again to resume."""
 
 import argparse
-import dataclasses
 import json
 import pathlib
 
-from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
-from rsfm_jax.cli import training
-from rsfm_jax.core import durations
-from rsfm_jax.core import log
-from rsfm_jax.core import rng
-from rsfm_jax.core import trees
-from rsfm_jax.data import prefetch
-from rsfm_jax.data import shares
-from rsfm_jax.sharding import mesh as meshes
-from rsfm_jax.train import checkpoint
-from rsfm_jax.train import hooks
-from rsfm_jax.train import hosts
-from rsfm_jax.train import loop
+from rsfm_jax.cli import running
 from rsfm_jax.train import run as runs
-from rsfm_jax.train import writers
 
 HELP = 'pre-train from a config file (run again to resume)'
 TAKES_OVERRIDES = True
@@ -46,63 +32,6 @@ def train(config, workdir: pathlib.Path) -> None:
     ValueError: the config, the stores or the checkpoints do not fit.
   """
   with runs.opened(workdir, json.loads(config.to_json_best_effort())):
-    with hosts.together():
-      found = compose.data(config)
-      total = compose.total_steps(config, found)
-      planned = training.plan(config, total_steps=total, found=found)
-    log.info(
-      '%s parameters, %d images per step, %d steps',
-      f'{trees.count(planned.built.abstract):,}',
-      planned.images,
-      total,
-    )
-    with hosts.together():
-      step_fn = planned.compiled()
-    saved = checkpoint.Checkpoints(
-      workdir / 'checkpoints', keep=config.train.keep
-    )
-    restored = saved.restore(planned.state)
-    if restored is None:
-      start, state = 0, planned.plan.create()
-    else:
-      start, state = restored.step, restored.state
-      log.info('resuming %s after step %d', workdir, start)
-    sharding = meshes.batch_sharding(planned.mesh)
-    batches = compose.batches(
-      config, found, step=start, share=shares.of_process(sharding)
-    )
-    with prefetch.to_device(batches, sharding) as ready:
-      loop.fit(
-        state=state,
-        step_fn=step_fn,
-        batches=ready,
-        key=rng.named(rng.key_for(config.seed), 'train'),
-        total_steps=total,
-        hooks=_hooks(config, workdir, found, planned, saved, start, total),
-      )
-
-
-def _hooks(
-  config, workdir, found, planned, saved, start, total
-) -> list[loop.Hook]:
-  every = durations.steps(
-    config.train,
-    'checkpoint',
-    batch_size=planned.images,
-    total_steps=total,
-    default=total,
-  )
-  metadata = {
-    'spec': planned.built.spec.to_json(),
-    'contract': compose.contract_json(found),
-    'objective': dataclasses.asdict(planned.objective.spec),
-  }
-  return [
-    hooks.Metrics(
-      writers.of_run(workdir, after=start), every=config.train.log_steps
-    ),
-    hooks.StopOnNonfinite(config.train.nonfinite_limit),
-    hooks.Warn(planned.objective.warnings, every=config.train.log_steps),
-    hooks.Progress(start=start, total_steps=total),
-    hooks.Save(saved, schedule=hooks.Every(every), metadata=metadata),
-  ]
+    started = running.start(config, workdir)
+    written = running.writers_of(started)
+    running.fit(started, running.hooks(started, written))
