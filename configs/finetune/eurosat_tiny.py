@@ -13,6 +13,7 @@ from configs import finetune_base
 def get_config():
   c = finetune_base.get_config()
   c.data.store = 'opt_eurosat'
+  c.task.outputs = 10
   c.data.batch_size = 32
   c.data.window.update(
     size=32, form='area', area=(0.25, 1.0), symmetry='d4', filter='bicubic'

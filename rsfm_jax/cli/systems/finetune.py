@@ -59,7 +59,11 @@ class Stream(NamedTuple):
 
 
 def model(config: config_dict.ConfigDict) -> build.Model:
-  """The encoder: of the checkpoint, else of a named size; with changes.
+  return build.build(encoder_spec(config))
+
+
+def encoder_spec(config: config_dict.ConfigDict) -> Any:
+  """Of the encoder: the checkpoint's, else of a named size; with changes.
 
   SkySense V2 keeps the tokenizer of one sensor and neither fusion nor
   geo-context (arXiv 2507.13812, section 4.2); a RingMoE its decoders no more.
@@ -75,7 +79,7 @@ def model(config: config_dict.ConfigDict) -> build.Model:
   for name in changes:
     choices.check(name, known, key='key of config.model.changes')
   spec = _of_sensor(spec, config)
-  return build.build(dataclasses.replace(spec, **changes))
+  return dataclasses.replace(spec, **changes)
 
 
 def _of_sensor(spec: Any, config: config_dict.ConfigDict) -> Any:
@@ -115,20 +119,8 @@ def objective(
 ) -> finetuning.FineTuning:
   """The task with a head for the encoder's features."""
   del total_steps
-  section = config.task.to_dict()
-  if section['outputs'] is None:
-    if found is None:
-      raise ValueError(
-        'config.task.outputs is None: without a store, say how many classes.'
-      )
-    section['outputs'] = _outputs(config, found.streams[0].data.store)
-  spec = finetuning.FineTuningSpec(
-    task=configs.build(task_spec.TaskSpec, section, key='task'),
-    mixing=configs.build(mixing.MixingSpec, config.mixing, key='mixing'),
-    encoder=choices.check(
-      config.model.encoder, ('trained', 'frozen'), key='config.model.encoder'
-    ),
-  )
+  store = found.streams[0].data.store if found else None
+  spec = finetuning_spec(config, store)
   encode = encoders.single(
     built.spec, engine=config.model.engine, placement=placement
   )
@@ -141,6 +133,26 @@ def objective(
   size = tuple(image.shape[-3:-1])
   features = task_contract.Features(maps, size)
   return finetuning.FineTuning(spec, encode, features)
+
+
+def finetuning_spec(
+  config: config_dict.ConfigDict, store: stores.Store | None = None
+) -> finetuning.FineTuningSpec:
+  """Task, mixing and what becomes of the encoder.
+
+  Raises:
+    ValueError: `task.outputs` is None and there is no store to ask.
+  """
+  section = config.task.to_dict()
+  if section['outputs'] is None:
+    section['outputs'] = _outputs(config, store)
+  return finetuning.FineTuningSpec(
+    task=configs.build(task_spec.TaskSpec, section, key='task'),
+    mixing=configs.build(mixing.MixingSpec, config.mixing, key='mixing'),
+    encoder=choices.check(
+      config.model.encoder, ('trained', 'frozen'), key='config.model.encoder'
+    ),
+  )
 
 
 def data(config: config_dict.ConfigDict) -> found_lib.Data:
@@ -191,15 +203,16 @@ def target(
   )
 
 
-def _outputs(config: config_dict.ConfigDict, store: stores.Store) -> int:
+def _outputs(config: config_dict.ConfigDict, store: stores.Store | None) -> int:
   kind = config.task.kind
   if kind in ('scalar', 'map'):
     return 1
-  if kind in ('classes', 'labels') and store.classes:
+  if kind in ('classes', 'labels') and store is not None and store.classes:
     return len(store.classes)
   raise ValueError(
-    f'config.task.outputs is None, and {store.folder} does not say how many '
-    f'classes config.task.kind={kind} has; set it.'
+    f'config.task.outputs is None, and config.data.store='
+    f'{config.data.store!r} does not say how many classes '
+    f'config.task.kind={kind} has; set it.'
   )
 
 
@@ -314,6 +327,8 @@ def abstract_batch(
   sharding = meshes.batch_sharding(mesh)
   *front, side, _, bands = _image_shape(config)
   kind = _TARGETS[config.task.kind]
+  if kind == 'bits' and config.task.outputs is None:
+    raise ValueError('config.task.outputs: say how many labels there are.')
   shape = {
     'bits': (config.task.outputs,),
     'codes': (side, side),
