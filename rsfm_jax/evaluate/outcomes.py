@@ -174,6 +174,19 @@ class Numbers:
 
 
 LOWER_IS_BETTER = ('rmse', 'mae')
+_MAPS = ('miou', 'accuracy', 'macro_f1', 'kappa')
+_TWO = ('f1', 'iou', 'precision', 'recall')
+_METRICS = {
+  'classes': ('accuracy', 'macro_f1', 'balanced_accuracy'),
+  'labels': ('macro_map', 'micro_map', 'macro_f1', 'micro_f1'),
+  'scalar': LOWER_IS_BETTER,
+  'map': LOWER_IS_BETTER,
+}
+
+
+def metrics_of(kind: str, *, outputs: int) -> tuple[str, ...]:
+  """What the outcome of a task by its kind measures, before there is one."""
+  return _METRICS.get(kind, _MAPS + (_TWO if outputs <= 2 else ()))
 
 
 def of_task(

@@ -44,7 +44,7 @@ def encode(params, images, *, mode, key=None):
   return contract.Features(maps, image.shape[-3:-1])
 
 
-def task_spec(kind, head, **changes):
+def task_spec(kind, head, changes=None):
   options = {
     'kind': kind,
     'head': head,
@@ -59,7 +59,7 @@ def task_spec(kind, head, **changes):
     'unet_channels': (4, 4),
     'dropout': 0.0,
   }
-  return spec_lib.TaskSpec(**(options | changes))
+  return spec_lib.TaskSpec(**(options | (changes or {})))
 
 
 def case(kind, head, changes=None, **options):
@@ -71,9 +71,7 @@ def case(kind, head, changes=None, **options):
     lambda x: dict(encode(encoder, {'opt': x}, mode='eval').maps), image
   )
   objective = finetuning.FineTuning(
-    finetuning.FineTuningSpec(
-      task=task_spec(kind, head, **(changes or {})), **options
-    ),
+    finetuning.FineTuningSpec(task=task_spec(kind, head, changes), **options),
     encode,
     contract.Features(maps, (SIZE, SIZE)),
   )
@@ -99,7 +97,9 @@ def test_every_head_learns_its_target_a_little(kind, head):
     )
   )
   (before, aux), grads = step(params)
-  assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads))
+  for name, grad in trees.flatten(grads).items():
+    # What both dates gain alike leaves no difference.
+    assert grad.any() or name == f'{build.HEADS}/decoder/7/ffn/b_out', name
   norm = sum(float((g**2).sum()) for g in jax.tree.leaves(grads))
   rate = 1e-2 / norm**0.5
   (after, _), _ = step(jax.tree.map(lambda p, g: p - rate * g, params, grads))

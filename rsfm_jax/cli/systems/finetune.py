@@ -22,6 +22,7 @@ from rsfm_jax.data import labelled
 from rsfm_jax.data import labelled_cut
 from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
+from rsfm_jax.evaluate import outcomes
 from rsfm_jax.models import accounting
 from rsfm_jax.models import build
 from rsfm_jax.models import layers
@@ -146,8 +147,14 @@ def finetuning_spec(
   section = config.task.to_dict()
   if section['outputs'] is None:
     section['outputs'] = _outputs(config, store)
+  task = configs.build(task_spec.TaskSpec, section, key='task')
+  choices.check(
+    config.evaluation.metric,
+    outcomes.metrics_of(task.kind, outputs=task.outputs),
+    key='config.evaluation.metric',
+  )
   return finetuning.FineTuningSpec(
-    task=configs.build(task_spec.TaskSpec, section, key='task'),
+    task=task,
     mixing=configs.build(mixing.MixingSpec, config.mixing, key='mixing'),
     encoder=choices.check(
       config.model.encoder, ('trained', 'frozen'), key='config.model.encoder'
