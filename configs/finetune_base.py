@@ -96,7 +96,9 @@ def get_config() -> config_dict.ConfigDict:
   c.data.threads = 2
 
   c.evaluation = config_dict.ConfigDict()
-  c.evaluation.fit = 'resize'  # To `window.size`; or 'crop' from the centre.
+  # To `window.size` pixels: 'resize', 'crop' from the centre or, of targets of
+  # pixels, 'tiles' that cover the image.
+  c.evaluation.fit = 'resize'
   # What chooses the best state on the validation split; see
   # `evaluate.outcomes`.
   c.evaluation.metric = 'accuracy'

@@ -13,7 +13,6 @@ import dataclasses
 import math
 from typing import Any, get_args
 
-import grain
 import numpy as np
 
 from rsfm_jax.core import choices
@@ -27,9 +26,6 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
 from rsfm_jax.sensors import statistics as stats
-
-# What padding rows hold where it is not zero.
-_FILL = {'index': -1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,8 +120,8 @@ def batches(
   """
   names = (data.sensor.name,)
   source = pipeline.endless(
-    _Samples(data, indices),
-    _Augment(_cutter(data), window),
+    Samples(data, indices),
+    _Augment(cutter_of(data), window),
     names=names,
     number=0,
     seed=seed,
@@ -134,55 +130,11 @@ def batches(
     [source], [1.0], names=names, batch_size=batch_size, share=share
   )
   return pipeline.read(
-    ds.map(_counting), step=step, workers=workers, threads=threads
+    ds.map(counting), step=step, workers=workers, threads=threads
   )
 
 
-def evaluation_batches(
-  data: Labelled,
-  split: str,
-  batch_size: int,
-  *,
-  fit: pipeline.Fit = 'native',
-  size: int | None = None,
-  threads: int = 2,
-) -> Iterator[pipeline.Batch]:
-  """A split once, in order, without chance, in batches of one shape.
-
-  Args:
-    data: store, sensor and target.
-    split: which split.
-    batch_size: rows; the last batch is filled up, `valid` False.
-    fit: `native` (all images have one size), centre `crop` or `resize` of
-      the whole image to `size`; targets take the nearest pixel.
-    size: output pixels, square.
-    threads: samples read at a time.
-
-  Yields:
-    what `batches` yields, and in 'place' index i64[B], -1 where padded.
-
-  Raises:
-    ValueError: see `batches`.
-  """
-  choices.check(fit, get_args(pipeline.Fit), key='fit')
-  if (size is None) != (fit == 'native'):
-    raise ValueError(f'fit={fit!r} does not go with size={size}.')
-  indices = data.store.indices(split)
-  ds = grain.MapDataset.source(_Samples(data, indices))
-  first = _cutter(data).adapter.shape(data.store.read(int(indices[0])))
-  ds = ds.map(_Fitted(_cutter(data), fit, size, first))
-  ds = ds.batch(batch_size, drop_remainder=False)
-  parts = pipeline.read(ds, step=0, workers=0, threads=threads)
-  for start, part in zip(range(0, len(indices), batch_size), parts):
-    part = _counting(part)
-    part[labelled_cut.PLACE]['index'] = indices[start : start + batch_size]
-    yield {
-      name: pipeline.pad(arrays, batch_size, fill=_FILL)
-      for name, arrays in part.items()
-    }
-
-
-class _Samples:
+class Samples:
   """A Grain source of `labelled_cut.Sample`s; picklable."""
 
   def __init__(self, data: Labelled, indices: np.ndarray):
@@ -221,28 +173,7 @@ class _Augment:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fitted:
-  """One fixed window, nothing random."""
-
-  cutter: labelled_cut.Cutter
-  fit: pipeline.Fit
-  size: int | None
-  first: tuple[int, int]
-
-  def __call__(self, sample: labelled_cut.Sample) -> pipeline.Batch:
-    shape = self.cutter.shape(sample)
-    if self.fit == 'native' and shape != self.first:
-      raise ValueError(
-        f'{sample.id} has {shape} pixels, the first image {self.first}; set '
-        'evaluation.fit=crop or resize and evaluation.size.'
-      )
-    whole = augment.Box(0, 0, *shape)
-    box = augment.centre_box(shape, self.size) if self.fit == 'crop' else whole
-    return self.cutter(sample, box, self.size)
-
-
-def _cutter(data: Labelled) -> labelled_cut.Cutter:
+def cutter_of(data: Labelled) -> labelled_cut.Cutter:
   adapter = adapt.Adapter.of(
     data.store,
     data.sensor,
@@ -252,7 +183,7 @@ def _cutter(data: Labelled) -> labelled_cut.Cutter:
   return labelled_cut.Cutter(adapter, data.target, data.pair)
 
 
-def _counting(batch: pipeline.Batch) -> pipeline.Batch:
+def counting(batch: pipeline.Batch) -> pipeline.Batch:
   """Adds `valid`: all samples of a full batch are."""
   rows = len(batch[labelled_cut.PLACE]['target'])
   return {

@@ -148,20 +148,22 @@ class Cutter:
     return {self.adapter.want.name: entry, PLACE: {'target': target}}
 
   def _after(self, sample: Sample) -> dict[str, np.ndarray]:
-    """The record with the later image in place of the first."""
-    name = self.adapter.name
-    later = sample.arrays.get(f'{name}/after')
+    """The record with the later image, or last date, in place of the first."""
+    name, arrays = self.adapter.name, sample.arrays
+    later, valid = arrays.get(f'{name}/after'), f'{name}/after_valid'
+    given = {'valid': arrays[valid]} if valid in arrays else {}
+    if later is None and f'{name}/series' in arrays:
+      later, valid = arrays[f'{name}/series'][-1], f'{name}/series_valid'
+      given = {'valid': arrays[valid][-1]} if valid in arrays else {}
     if later is None or later.shape[:2] != self.shape(sample):
       raise ValueError(
-        f'{sample.id}: data.pair=after needs {name}/after of '
+        f'{sample.id}: data.pair=after needs {name}/after or {name}/series of '
         f'{self.shape(sample)} pixels, got '
         f'{"none" if later is None else later.shape[:2]}.'
       )
-    out = {**sample.arrays, f'{name}/image': later}
-    out.pop(f'{name}/valid', None)
-    if f'{name}/after_valid' in sample.arrays:
-      out[f'{name}/valid'] = sample.arrays[f'{name}/after_valid']
-    return out
+    out = {n: x for n, x in arrays.items() if n != f'{name}/valid'}
+    out[f'{name}/image'] = later
+    return out | {f'{name}/{n}': x for n, x in given.items()}
 
   def _target(
     self, sample: Sample, box: augment.Box, size: int | None, symmetry: int

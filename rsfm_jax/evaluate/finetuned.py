@@ -22,7 +22,8 @@ class Finetuned:
 
   Attributes:
     predict: `(params, extra, {sensor: images}) -> predictions`, compiled.
-    batches: `split -> batches` of one shape, with `place/target`.
+    batches: `split -> batches` of one shape, with `place/target` and
+      `place/index`.
     kind: of the task; see `outcomes.of_task`.
     outputs: of the task.
   """
@@ -42,18 +43,23 @@ class Finetuned:
     Raises:
       ValueError: an empty split, or predictions that are not finite.
     """
-    found, targets = [], []
+    found, targets, indices = [], [], []
     for batch in progress.bar(self.batches(split), what=split, unit='batch'):
       place = batch[PLACE]
       images = {s: e['image'] for s, e in batch.items() if s != PLACE}
       made = self.predict(state['params'], state['extra'], images)
       found.append(np.asarray(jax.device_get(made))[place['valid']])
       targets.append(place[TARGET][place['valid']])
+      indices.append(place['index'][place['valid']])
     if not targets:
       raise ValueError(f'split {split!r} holds no sample.')
     values = np.concatenate(found)
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
       raise ValueError(f'predictions of split {split!r} are not finite.')
     return outcomes.of_task(
-      self.kind, values, np.concatenate(targets), outputs=self.outputs
+      self.kind,
+      values,
+      np.concatenate(targets),
+      outputs=self.outputs,
+      images=np.concatenate(indices),
     )

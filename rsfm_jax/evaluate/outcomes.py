@@ -190,16 +190,42 @@ def metrics_of(kind: str, *, outputs: int) -> tuple[str, ...]:
 
 
 def of_task(
-  kind: str, found: np.ndarray, target: np.ndarray, *, outputs: int
+  kind: str,
+  found: np.ndarray,
+  target: np.ndarray,
+  *,
+  outputs: int,
+  images: np.ndarray | None = None,
 ) -> Outcome:
-  """The outcome of a task by its kind (`tasks.spec.Kind`)."""
+  """The outcome of a task by its kind (`tasks.spec.Kind`).
+
+  Args:
+    kind: of the task.
+    found: predictions, as `Task.predict` gives them.
+    target: what they should be.
+    outputs: of the task.
+    images: int[N], which image a window of a dense task belongs to: a
+      bootstrap draws images.
+  """
   if kind == 'classes':
     return Classes(found, target)
   if kind == 'labels':
     return Labels(found, target)
   if kind in ('scalar', 'map'):
-    return Numbers.of(found, target)
+    numbers = Numbers.of(found, target)
+    return Numbers(_by_image(numbers.sums, images))
   if kind == 'change' and outputs == 1:  # One score: change or none.
     known = target != UNLABELLED
     target = np.where(known, np.minimum(target, 1), target)
-  return Maps.of(found, target, classes=max(outputs, 2))
+  maps = Maps.of(found, target, classes=max(outputs, 2))
+  return Maps(_by_image(maps.tables, images))
+
+
+def _by_image(counts: np.ndarray, images: np.ndarray | None) -> np.ndarray:
+  """Counts [N, ...] of windows added up to those of their images."""
+  if images is None:
+    return counts
+  names, place = np.unique(images, return_inverse=True)
+  out = np.zeros((len(names), *counts.shape[1:]), counts.dtype)
+  np.add.at(out, place, counts)
+  return out

@@ -5,6 +5,7 @@ import pytest
 
 from rsfm_jax.data import labelled
 from rsfm_jax.data import labelled_cut
+from rsfm_jax.data import labelled_evaluation
 from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import catalogue
 
@@ -102,7 +103,7 @@ def test_batches_are_a_function_of_seed_and_step(store):
 
 def test_evaluation_sees_a_split_once_and_says_what_is_padding(store):
   one = data(store)
-  batches = list(labelled.evaluation_batches(one, 'val', 2))
+  batches = list(labelled_evaluation.batches(one, 'val', 2))
   assert [b['place']['valid'].tolist() for b in batches] == [
     [True, True],
     [True, False],
@@ -112,6 +113,57 @@ def test_evaluation_sees_a_split_once_and_says_what_is_padding(store):
   ]  # fmt: skip
   whole = store.read(7)['mask']
   assert (batches[0]['place']['target'][1] == whole).all()
+
+
+def test_tiles_cover_every_pixel_of_an_image_once(store):
+  one = data(store)
+  batches = list(
+    labelled_evaluation.batches(one, 'val', 4, fit='tiles', size=8)
+  )
+  valid = np.concatenate([b['place']['valid'] for b in batches])
+  index = np.concatenate([b['place']['index'] for b in batches])[valid]
+  target = np.concatenate([b['place']['target'] for b in batches])[valid]
+  assert index.tolist() == [6] * 4 + [7] * 4 + [8] * 4
+  for i in (6, 7, 8):
+    seen = target[index == i]
+    counted = np.bincount(seen[seen != 255], minlength=5)
+    whole = np.bincount(store.read(i)['mask'].ravel(), minlength=5)
+    assert (counted == whole).all()
+
+
+@pytest.mark.parametrize('shape', [(12, 12), (8, 8), (8, 21), (17, 9)])
+def test_a_cover_leaves_no_hole_and_counts_nothing_twice(shape):
+  counts = np.zeros(shape, int)
+  for window in labelled_evaluation.cover(shape, 8):
+    top, left = window.top, window.left
+    assert top + 8 <= shape[0] and left + 8 <= shape[1]
+    inner = (slice(top + window.rows, top + 8),
+             slice(left + window.columns, left + 8))  # fmt: skip
+    counts[inner] += 1
+  assert (counts == 1).all()
+
+
+def test_tiles_need_pixels_and_images_of_their_size(store):
+  with pytest.raises(ValueError, match='evaluation.fit=tiles'):
+    next(labelled_evaluation.batches(
+      data(store, CLASS), 'val', 2, fit='tiles', size=8
+    ))  # fmt: skip
+  with pytest.raises(ValueError, match='smaller than data.window.size=16'):
+    next(labelled_evaluation.batches(
+      data(store), 'val', 2, fit='tiles', size=16
+    ))  # fmt: skip
+
+
+def test_the_last_date_of_a_series_serves_as_the_later_image(tmp_path):
+  def series(i):
+    dates = np.stack([np.full((SIZE, SIZE, 3), 10 * k + i) for k in range(3)])
+    return {'opt/series': dates.astype(np.uint8)}
+
+  store = make(tmp_path / 'series', series)
+  one = data(store, pair='after')
+  image = first(one, labelled_cut.Window(size=SIZE))['opt']['image']
+  later = red(one, image[:, 1])
+  assert (later.min() > 19) and (later.max() < 30)
 
 
 def test_a_label_fraction_keeps_every_class(store):

@@ -82,3 +82,18 @@ def test_sizes_and_empty_targets_are_errors():
     outcomes.Numbers.of(found, np.full(found.shape, np.nan))
   with pytest.raises(ValueError, match='labels reach'):
     outcomes.Maps.of(found, target + 0 * target + 1, classes=3)
+
+
+def test_windows_of_one_image_are_one_sample_of_a_bootstrap():
+  found, target = maps()
+  whole = outcomes.of_task('segmentation', found, target, outputs=3)
+  parts = outcomes.of_task(
+    'segmentation',
+    found.reshape(6, 2, 5),
+    target.reshape(6, 2, 5),
+    outputs=3,
+    images=np.repeat([7, 3, 9], 2),
+  )
+  assert len(parts) == 3
+  assert parts.measure() == whole.measure()
+  assert (parts.tables[1] == whole.tables[0]).all()

@@ -42,7 +42,7 @@ def dense(c, *, classes: int, metric: str):
     kind='segmentation', head='upernet', levels=PYRAMID, outputs=classes
   )
   c.data.target = 'mask'
-  c.evaluation.metric = metric
+  c.evaluation.update(metric=metric, fit='tiles')
   c.optim.update(
     learning_rate=1e-4,
     weight_decay=0.01,

@@ -13,7 +13,7 @@ def get_config():
   c.task.update(kind='change', head='upernet', levels=base.PYRAMID, outputs=2)
   c.data.update(target='change', pair='after', batch_size=8)
   c.data.window.form = 'scale'  # A plain crop.
-  c.evaluation.metric = 'f1'
+  c.evaluation.update(metric='f1', fit='tiles')
   c.optim.update(
     learning_rate=1e-4,
     weight_decay=0.05,

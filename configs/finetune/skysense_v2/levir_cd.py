@@ -12,7 +12,7 @@ def get_config():
   c.task.update(kind='change', head='bit', levels=('stage_2',), outputs=2)
   c.data.update(target='change', pair='after', batch_size=16)
   c.data.window.form = 'scale'  # A plain crop.
-  c.evaluation.metric = 'f1'
+  c.evaluation.update(metric='f1', fit='tiles')
   c.optim.update(learning_rate=6e-5, weight_decay=0.01, shape='linear')
   c.train.total_epochs = 200.0
   return c

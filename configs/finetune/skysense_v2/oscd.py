@@ -18,7 +18,7 @@ def get_config():
   )
   c.data.update(target='change', pair='after', batch_size=32)
   c.data.window.form = 'scale'  # Tiles are larger than 96.
-  c.evaluation.metric = 'f1'
+  c.evaluation.update(metric='f1', fit='tiles')
   c.optim.update(
     learning_rate=6e-4,
     weight_decay=1e-4,

@@ -20,6 +20,7 @@ from rsfm_jax.core import trees
 from rsfm_jax.data import adapt
 from rsfm_jax.data import labelled
 from rsfm_jax.data import labelled_cut
+from rsfm_jax.data import labelled_evaluation
 from rsfm_jax.data import shares
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import outcomes
@@ -296,7 +297,7 @@ def evaluation_batches(
 ) -> Iterator[Any]:
   """A split once, in the size that the model is trained on."""
   (stream,) = found.streams
-  return labelled.evaluation_batches(
+  return labelled_evaluation.batches(
     stream.data,
     split,
     config.data.batch_size,
