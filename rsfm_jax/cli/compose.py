@@ -8,6 +8,7 @@ from ml_collections import config_dict
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import finetune
+from rsfm_jax.cli.systems import finetune_encoder
 from rsfm_jax.cli.systems import found as found_lib
 from rsfm_jax.cli.systems import ringmoe
 from rsfm_jax.cli.systems import skysense_v2
@@ -97,7 +98,7 @@ def rates(
   """What multiplies the learning rate of each parameter; None for 1."""
   if config.system != 'finetune':
     return None
-  return finetune.rates(config, built, params)
+  return finetune_encoder.rates(config, built, params)
 
 
 def total_steps(config: config_dict.ConfigDict, found: found_lib.Data) -> int:

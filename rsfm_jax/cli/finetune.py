@@ -16,6 +16,7 @@ from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import report
 from rsfm_jax.cli import running
 from rsfm_jax.cli.systems import finetune as system
+from rsfm_jax.cli.systems import finetune_encoder as encoder
 from rsfm_jax.evaluate import bootstrap
 from rsfm_jax.evaluate import finetuned
 from rsfm_jax.evaluate import outcomes
@@ -59,7 +60,7 @@ def train(config, workdir: pathlib.Path) -> list[rows_lib.Row]:
     began = time.monotonic()
 
     def create(planned):
-      return system.initial(config, planned.built, planned.plan.create())
+      return encoder.initial(config, planned.built, planned.plan.create())
 
     started = running.start(config, workdir, create=create)
     measure = _measure(started)

@@ -25,7 +25,7 @@ def single(
   """An `Encode` of one image, or one of two dates, of one sensor.
 
   SkySense V2 is used without its fusion, as the paper does for such tasks
-  (arXiv 2507.13812, section 4.2).
+  (arXiv 2507.13812, downstream experiments).
 
   Args:
     spec: of the model.

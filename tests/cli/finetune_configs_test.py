@@ -7,6 +7,7 @@ import pytest
 from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import finetune
+from rsfm_jax.cli.systems import finetune_encoder
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.sensors import catalogue
 
@@ -44,7 +45,7 @@ PRINTED = {
 @pytest.mark.parametrize('name', PATHS)
 def test_a_config_makes_every_spec(name):
   config = configs.load(str(PATHS[name]))
-  spec = finetune.encoder_spec(config)
+  spec = finetune_encoder.spec_of(config)
   task = finetune.finetuning_spec(config).task
   assert task.outputs >= 1
   window = finetune.window(config)
@@ -105,4 +106,4 @@ def test_a_wrong_value_is_named_by_its_key(override, words):
 def test_a_sensor_that_the_model_lacks_is_named():
   config = configs.load(str(PATHS['aid']), ['--config.data.sensor=sar_l1'])
   with pytest.raises(ValueError, match='config.model.tokenizer'):
-    finetune.encoder_spec(config)
+    finetune_encoder.spec_of(config)
