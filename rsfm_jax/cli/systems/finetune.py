@@ -109,6 +109,7 @@ def finetuning_spec(
 
 def data(config: config_dict.ConfigDict) -> found_lib.Data:
   """Opens the store; normalises as the encoder was, or by its own pixels."""
+  encoder.spec_of(config)  # Does the model have the sensor at all?
   section = config.data
   store = stores.Store(pathlib.Path(section.root) / section.store)
   sensor, statistics = encoder.sensor_of(config, store)

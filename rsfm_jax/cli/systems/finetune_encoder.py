@@ -30,7 +30,8 @@ def spec_of(config: config_dict.ConfigDict) -> Any:
   """Of the encoder: the checkpoint's, else of a named size; with changes.
 
   SkySense V2 keeps the tokenizer of one sensor and neither fusion nor
-  geo-context (arXiv 2507.13812, downstream experiments); a RingMoE its decoders no more.
+  geo-context, as for the paper's single-sensor tasks (arXiv 2507.13812); a
+  RingMoE its decoders no more.
   """
   section = config.model
   if section.checkpoint:
