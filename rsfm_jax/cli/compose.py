@@ -7,12 +7,15 @@ from typing import Any
 from ml_collections import config_dict
 
 from rsfm_jax.cli import config as configs
+from rsfm_jax.cli.systems import finetune
+from rsfm_jax.cli.systems import finetune_encoder
 from rsfm_jax.cli.systems import found as found_lib
 from rsfm_jax.cli.systems import mapex
 from rsfm_jax.cli.systems import ringmoe
 from rsfm_jax.cli.systems import skysense_v2
 from rsfm_jax.core import choices
 from rsfm_jax.core import durations
+from rsfm_jax.core import trees
 from rsfm_jax.data import shares
 from rsfm_jax.models import build
 from rsfm_jax.train import optim
@@ -21,6 +24,7 @@ SYSTEMS: dict[str, ModuleType] = {
   'ringmoe': ringmoe,
   'skysense_v2': skysense_v2,
   'mapex': mapex,
+  'finetune': finetune,
 }
 
 
@@ -64,6 +68,7 @@ def optimizer(
   config: config_dict.ConfigDict, *, total_steps: int, batch_size: int
 ) -> optim.OptimSpec:
   section = config.optim.to_dict()
+  section.pop('layer_decay', None)  # See `rates`.
   warmup = {k: section.pop(k) for k in list(section) if k.startswith('warmup_')}
   section['warmup_learning_rate'] = warmup.pop('warmup_learning_rate')
   section['warmup_steps'] = min(
@@ -76,8 +81,26 @@ def optimizer(
     ),
     total_steps - 1,
   )
+  gamma = {k: section.pop(k) for k in list(section) if k.startswith('gamma_')}
+  if gamma:
+    section['gamma_steps'] = durations.steps(
+      gamma,
+      'gamma',
+      batch_size=batch_size,
+      total_steps=total_steps,
+      default=1,
+    )
   section['total_steps'] = total_steps
   return configs.build(optim.OptimSpec, section, key='optim')
+
+
+def rates(
+  config: config_dict.ConfigDict, built: build.Model, params: trees.Tree
+) -> trees.Tree | None:
+  """What multiplies the learning rate of each parameter; None for 1."""
+  if config.system != 'finetune':
+    return None
+  return finetune_encoder.rates(config, built, params)
 
 
 def total_steps(config: config_dict.ConfigDict, found: found_lib.Data) -> int:

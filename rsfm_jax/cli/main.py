@@ -19,6 +19,7 @@ from rsfm_jax.cli import data_synthesize
 from rsfm_jax.cli import data_text_embeddings
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
+from rsfm_jax.cli import finetune
 from rsfm_jax.cli import import_weights
 from rsfm_jax.cli import inspect
 from rsfm_jax.cli import launch
@@ -35,6 +36,7 @@ VERBS: dict[str, ModuleType] = {
   'demo': demo,
   'pretrain': pretrain,
   'import': import_weights,
+  'finetune': finetune,
   'assess': assess,
   'prune': prune,
   'evaluate': evaluate,

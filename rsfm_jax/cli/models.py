@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from rsfm_jax.cli import training
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.core import uris
@@ -78,7 +77,7 @@ def open_model(
       f'{path} is neither a model folder nor a workdir with checkpoints.'
     )
   model = build.build(build.spec_from_json(spec))
-  params = {k: v for k, v in params.items() if k != training.HEADS}
+  params = {k: v for k, v in params.items() if k != build.HEADS}
   _check_fit(params, model, path)
   _check_contract(held, model.spec, path)
   if read == 'whole':
@@ -142,10 +141,29 @@ def open_heads(
     step=step,
     which=_taught(path) if which == 'auto' else which,
   )
-  if training.HEADS not in loaded.params:
+  if build.HEADS not in loaded.params:
     raise ValueError(f'{path}: its objective has no heads.')
   return Heads(
-    loaded.params[training.HEADS], loaded.metadata['objective'], loaded.step
+    loaded.params[build.HEADS], loaded.metadata['objective'], loaded.step
+  )
+
+
+def metadata(path: str | pathlib.Path) -> dict[str, Any]:
+  """`spec` and `contract` of a model, as JSON; no parameter is read.
+
+  Raises:
+    ValueError: there is no model.
+  """
+  path = uris.local(path, what='a model', by='its reader', access='read')
+  if folders.is_model(path):
+    return {
+      name: files.read_json(path / f'{name}.json')
+      for name in ('spec', 'contract')
+    }
+  if (path / 'checkpoints').is_dir():
+    return checkpoint.metadata(path / 'checkpoints')
+  raise ValueError(
+    f'{path} is neither a model folder nor a workdir with checkpoints.'
   )
 
 

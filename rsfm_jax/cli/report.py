@@ -111,8 +111,8 @@ def write(
       report.Section(
         title='Results',
         items=[tables.html_table(rows)] if rows else [],
-        text='Frozen features, probed; bars are 95 % bootstrap intervals '
-        'over the test samples.',
+        text='Frozen features, probed, or what was fine-tuned; bars are 95 % '
+        'bootstrap intervals over the test samples.',
       ),
       report.Section(
         title='Pruning',
@@ -137,8 +137,8 @@ def write(
       report.Section(
         title='Training',
         items=[
-          curves.figure(history, panels=_panels(opened)),
-          curves.figure(history, panels=curves.ROUTING),
+          curves.figure(history, panels=panels)
+          for panels in _panels(opened, history)
         ],
       ),
       report.Section(
@@ -157,9 +157,14 @@ def write(
   )
 
 
-def _panels(opened: models.Opened) -> Sequence[curves.Panel]:
+def _panels(
+  opened: models.Opened, history: Sequence[Mapping[str, Any]]
+) -> list[Sequence[curves.Panel]]:
+  """What a figure each is about, by what the run was."""
+  if any(name.startswith('val/') for row in history for name in row):
+    return [curves.FINETUNING]
   taught = isinstance(opened.model.spec, skysense_v2_spec.SkySenseV2Spec)
-  return curves.DISTILLATION if taught else curves.TRAINING
+  return [curves.DISTILLATION if taught else curves.TRAINING, curves.ROUTING]
 
 
 def _images(

@@ -21,8 +21,6 @@ from rsfm_jax.sharding import state as states
 from rsfm_jax.train import optim
 from rsfm_jax.train import step as steps
 
-# Where the heads of an objective stand among the parameters.
-HEADS = 'objective'
 # Schedules are constants of the program: their length changes no cost.
 _UNKNOWN_STEPS = 100_000
 
@@ -109,11 +107,16 @@ def plan(
 
   def create(key: jax.Array) -> tuple[trees.Tree, trees.Tree]:
     heads, extra = objective.init(key)
-    return built.init(key) | ({HEADS: heads} if heads else {}), extra
+    return built.init(key) | ({build.HEADS: heads} if heads else {}), extra
 
   seed = rng.named(rng.key_for(config.seed), 'init')
   params, extra = jax.eval_shape(create, seed)
-  tx = optim.make(spec, params, global_batch=images)
+  tx = optim.make(
+    spec,
+    params,
+    global_batch=images,
+    rates=compose.rates(config, built, params),
+  )
   ema_decay = _ema_decay(config, total_steps)
 
   def init(key: jax.Array) -> trees.Tree:

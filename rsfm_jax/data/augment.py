@@ -17,10 +17,11 @@ from PIL import Image
 from rsfm_jax.core import choices
 
 Symmetry = Literal['none', 'flip', 'd4']
-Filter = Literal['bilinear', 'bicubic']
+Filter = Literal['nearest', 'bilinear', 'bicubic']
 
 _SYMMETRIES = {'none': 1, 'flip': 2, 'd4': 8}
 _FILTERS = {
+  'nearest': Image.Resampling.NEAREST,
   'bilinear': Image.Resampling.BILINEAR,
   'bicubic': Image.Resampling.BICUBIC,
 }

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsfm_jax.core import choices
 from rsfm_jax.evaluate import metrics
+from rsfm_jax.evaluate import outcomes
 
 
 class Interval(NamedTuple):
@@ -60,6 +62,32 @@ def interval(
     [cell], metric, classes=classes, resamples=resamples, seed=seed
   )
   return _interval(value, samples[:, 0], level)
+
+
+def of_outcome(
+  outcome: outcomes.Outcome,
+  metric: str,
+  *,
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> Interval:
+  """A metric of an outcome with its percentile interval over the samples.
+
+  Raises:
+    ValueError: the outcome has no such metric.
+  """
+  value = outcome.measure()
+  choices.check(metric, value, key='metric')
+  rng = np.random.default_rng(seed)
+  size = len(outcome)
+  samples = np.array(
+    [
+      outcome.measure(rng.integers(size, size=size))[metric]
+      for _ in range(resamples)
+    ]
+  )
+  return _interval(value[metric], samples, level)
 
 
 def difference(

@@ -25,8 +25,8 @@ class Row:
     protocol: a name of `protocols`.
     protocol_version: raised whenever the protocol's numbers may change.
     normalisation: how pixels were normalised before the encoder.
-    metric: a name of `metrics.COUNTED`.
-    value: the metric on the test split, 0 to 1.
+    metric: a name of `metrics.COUNTED` or of `outcomes.metrics_of`.
+    value: the metric on the test split, 0 to 1; errors in their target's unit.
     low: lower end of the 95 % interval over test samples.
     high: upper end.
     checkpoint: content hash; empty for baselines without parameters.

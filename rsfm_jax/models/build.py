@@ -13,6 +13,9 @@ from rsfm_jax.models import mapex
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2
 
+# Where heads stand among the parameters of a train state, beside the model's:
+# those of an objective, or of the task of a fine-tuning.
+HEADS = 'objective'
 MODELS = {
   'ringmoe': (ringmoe.RingMoESpec, ringmoe.RingMoE),
   'skysense_v2': (skysense_v2.SkySenseV2Spec, skysense_v2.SkySenseV2),

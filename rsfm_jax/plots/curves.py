@@ -56,6 +56,12 @@ DISTILLATION = (
   Panel('KL of the student, nats', r'monitor/(.+)/kl'),
   *TRAINING[1:],
 )
+FINETUNING = (
+  Panel('Loss', 'loss'),
+  Panel('Of the training batch', r'train/(.+)'),
+  Panel('Of the validation split', r'val/(.+)', line='exact'),
+  *TRAINING[2:],
+)
 ROUTING = (
   Panel('Balance loss', 'losses/balance'),
   Panel('Importance and load losses', r'losses/(importance|load)'),

@@ -74,6 +74,37 @@ def _colours(*names: str) -> tuple[Band, ...]:
   return tuple(Band(name=n, units=Units.UINT8, common_name=n) for n in names)
 
 
+def _planetscope() -> Sensor:
+  """Surface reflectance of PlanetScope, as Planet Fusion and DynamicEarthNet.
+
+  Band limits in nm of the first generation (PS2), Planet's specifications.
+  """
+  rows = (
+    ('red', 590, 670),
+    ('green', 500, 590),
+    ('blue', 455, 515),
+    ('nir', 780, 860),
+  )
+  return Sensor(
+    name='planetscope',
+    kind=Kind.MULTISPECTRAL,
+    bands=tuple(
+      Band(
+        name=name,
+        units=Units.DN,
+        wavelength_nm=(low + high) / 2,
+        bandwidth_nm=float(high - low),
+        common_name=name,
+      )
+      for name, low, high in rows
+    ),
+    gsd_m=3.0,
+    scale=1e-4,
+    nodata=0.0,
+    statistics_key='planetscope',
+  )
+
+
 def _sentinel2_sensor(name: str, *, without: tuple[str, ...] = ()) -> Sensor:
   bands = _sentinel2(Units.DN)
   return Sensor(
@@ -191,6 +222,13 @@ def _others() -> tuple[Sensor, ...]:
       gsd_m=1.0,
       statistics_key='naip',
     ),
+    Sensor(  # As ISPRS Potsdam and Vaihingen come: colour infrared.
+      name='irrg_aerial',
+      kind=Kind.OPTICAL,
+      bands=_colours('nir', 'red', 'green'),
+      statistics_key='irrg_aerial',
+    ),
+    _planetscope(),
     landsat8,
     dataclasses.replace(landsat8, name='landsat9'),
     Sensor(

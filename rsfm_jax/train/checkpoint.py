@@ -235,6 +235,18 @@ def steps(folder: files.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
+def metadata(folder: files.Path, *, step: int | None = None) -> dict[str, Any]:
+  """What was saved with a step, by default the newest; no array is read.
+
+  Raises:
+    ValueError: the folder has no such step.
+  """
+  folder, known = _local(folder, 'read'), steps(folder)
+  if not known or step not in (None, *known):
+    raise ValueError(f'{folder} holds no step {step or ""}, only {known}.')
+  return _metadata(folder / str(known[-1] if step is None else step))
+
+
 def damage(
   step_folder: files.Path, *, part: int = 0, of: int = 1
 ) -> str | None:

@@ -14,6 +14,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rsfm_jax.core import choices
@@ -22,6 +23,7 @@ from rsfm_jax.core import trees
 
 Kind = Literal['adamw', 'adafactor']
 Cosine = Literal['after_warmup', 'from_zero']
+Shape = schedules.Shape
 Stored = Literal['float32', 'bfloat16']
 Schedule = Callable[[jax.Array | int], jax.Array]
 
@@ -43,10 +45,18 @@ class OptimSpec:
       clipped at RMS 1): 14.7 B parameters then need 59 GB beside the
       gradients, not 177.
     learning_rate: the peak.
-    total_steps: where the cosine ends.
+    total_steps: where the schedule ends.
     decay_rules: `(path regex, bool)`: True decays; must cover every parameter.
       Stacked layers make biases 2-D, so a rule by rank would be wrong.
-    min_learning_rate: what the cosine ends at.
+    shape: what the rate does after the warm-up: 'cosine', 'linear' and 'poly'
+      fall to `min_learning_rate`, 'multistep' and 'exponential' are multiplied
+      by `gamma`, 'constant' stays; see `schedules.falling`.
+    power: of 'poly'.
+    gamma: factor at every milestone of 'multistep', or of 'exponential' over
+      `gamma_steps` steps.
+    milestones: shares of the steps after the warm-up, of 'multistep'.
+    gamma_steps: of 'exponential', usually an epoch.
+    min_learning_rate: what the schedule ends at.
     warmup_learning_rate: what the linear warm-up starts at.
     warmup_steps: 0 for none.
     b1, b2, eps: of Adam.
@@ -81,8 +91,19 @@ class OptimSpec:
   reference_batch: int | None = None
   kind: Kind = 'adamw'
   weights: Stored = 'float32'
+  shape: Shape = 'cosine'
+  power: float = 1.0
+  gamma: float = 0.1
+  milestones: Sequence[float] = ()
+  gamma_steps: int = 1
 
   def __post_init__(self):
+    choices.check(self.shape, get_args(Shape), key='optim.shape')
+    if not all(0 < share < 1 for share in self.milestones):
+      raise ValueError(
+        f'optim.milestones={tuple(self.milestones)} must be shares of the '
+        'steps, each between 0 and 1.'
+      )
     choices.check(self.kind, get_args(Kind), key='optim.kind')
     choices.check(self.weights, get_args(Stored), key='optim.weights')
     choices.check(self.cosine, get_args(Cosine), key='optim.cosine')
@@ -115,7 +136,7 @@ class Optimizer(NamedTuple):
 
 
 def schedule(spec: OptimSpec, *, global_batch: int | None = None) -> Schedule:
-  """`step -> learning rate`, linear warm-up then cosine; steps count from 0.
+  """`step -> learning rate`, linear warm-up, then its shape; from step 0 on.
 
   Source: RingMoE's release, ringmoe_framework/lr/lr_schedule.py, with
   `cosine='from_zero'`.
@@ -143,8 +164,16 @@ def schedule(spec: OptimSpec, *, global_batch: int | None = None) -> Schedule:
   def learning_rate(step):
     step = jnp.asarray(step, jnp.float32)
     warm = first + (peak - first) * step / max(spec.warmup_steps, 1)
-    after = schedules.cosine(
-      step - begin, start=peak, end=low, steps=spec.total_steps - begin
+    after = schedules.falling(
+      step - begin,
+      shape=spec.shape,
+      start=peak,
+      end=low,
+      steps=spec.total_steps - begin,
+      power=spec.power,
+      gamma=spec.gamma,
+      milestones=spec.milestones,
+      gamma_steps=spec.gamma_steps,
     )
     return jnp.where(step < spec.warmup_steps, warm, after)
 
@@ -171,6 +200,7 @@ def make(
   params: trees.Tree,
   *,
   global_batch: int | None = None,
+  rates: trees.Tree | None = None,
 ) -> Optimizer:
   """The optimiser of these (abstract) parameters.
 
@@ -182,6 +212,9 @@ def make(
     params: nested dict of arrays or abstract arrays; only names are read.
     global_batch: samples per step, all sensors and hosts; needed when
       `spec.reference_batch` is set.
+    rates: what the learning rate of each parameter is multiplied by, a number
+      or an array that broadcasts (layer-wise decay). A number 0 freezes: such a
+      parameter does not decay either and has no moments.
 
   Raises:
     ValueError: a parameter without a decay rule, or a rule without parameter.
@@ -190,24 +223,37 @@ def make(
   decay = trees.match_rules(params, spec.decay_rules, what='optim.decay_rules')
 
   moments = _adamw(spec) if spec.kind == 'adamw' else _adafactor()
+  if rates is None:
+    rates = jax.tree.map(lambda _: 1.0, decay)
+  frozen = jax.tree.map(lambda r: np.ndim(r) == 0 and r == 0, rates)
 
   weight_decay = decay_schedule(spec)
+
+  def moving(tree):
+    """Frozen parameters are left out of the moments: a 0 for each."""
+    nothing = jnp.zeros(())
+    return jax.tree.map(lambda x, still: nothing if still else x, tree, frozen)
+
+  def init(params):
+    return moments.init(moving(params))
 
   def update(grads, state, params, step):
     rate = learning_rate(step)
     strength = weight_decay(step)
-    grads = _clip(grads, spec.clip_norm)
+    grads = _clip(moving(grads), spec.clip_norm)
     changes, new = moments.update(grads, state)
 
-    def apply(name, p, change, decays):
+    def apply(name, p, change, decays, share, still):
+      if still:
+        return p
       old = p.astype(jnp.float32)
       if decays:
         change = change + strength * old
-      return _rounded(old - rate * change, p.dtype, name, step)
+      return _rounded(old - rate * share * change, p.dtype, name, step)
 
-    return trees.map_named(apply, params, changes, decay), new
+    return trees.map_named(apply, params, changes, decay, rates, frozen), new
 
-  return Optimizer(moments.init, update, learning_rate, decay)
+  return Optimizer(init, update, learning_rate, decay)
 
 
 def stored(params: trees.Tree, spec: OptimSpec) -> trees.Tree:

@@ -18,6 +18,8 @@ GOLDEN = {
   'sentinel1_grd': 'VV VH',
   'rgb_aerial': 'red green blue',
   'naip': 'red green blue nir',
+  'irrg_aerial': 'nir red green',
+  'planetscope': 'red green blue nir',
   'landsat8': 'B1 B2 B3 B4 B5 B6 B7',
   'landsat9': 'B1 B2 B3 B4 B5 B6 B7',
   'dem': 'elevation',

@@ -273,3 +273,77 @@ def test_rounding_at_random_keeps_what_bfloat16_can_hold():
   exact = jnp.array([0.0, -1.5, 2.0**-130, jnp.inf, -jnp.inf, jnp.nan])
   got = optim._rounded(exact, jnp.bfloat16, 'w_in', jnp.int32(3))
   np.testing.assert_array_equal(got.astype(jnp.float32), exact)
+
+
+def stacked_params():
+  return {
+    'blocks': {'kernel': jnp.arange(6.0).reshape(3, 2) + 1},
+    'head': {'kernel': jnp.ones(2)},
+  }
+
+
+def test_rates_of_stacked_layers_equal_one_optimiser_per_layer():
+  rates = {
+    'blocks': {'kernel': np.float32([[0.25], [0.5], [1.0]])},
+    'head': {'kernel': np.float32(1)},
+  }
+  s = spec(decay_rules=(('.*', True),), clip_norm=None)
+  params = stacked_params()
+  grads = jax.tree.map(lambda p: 0.1 * p - 0.3, params)
+  tx = optim.make(s, params, rates=rates)
+  new, _ = tx.update(grads, tx.init(params), params, 5)
+  for i, share in enumerate((0.25, 0.5, 1.0)):
+    one = {'kernel': params['blocks']['kernel'][i]}
+    slow = dataclasses.replace(
+      s,
+      learning_rate=share * s.learning_rate,
+      min_learning_rate=share * s.min_learning_rate,
+      warmup_learning_rate=share * s.warmup_learning_rate,
+    )
+    alone = optim.make(slow, one)
+    want, _ = alone.update(
+      {'kernel': grads['blocks']['kernel'][i]}, alone.init(one), one, 5
+    )
+    np.testing.assert_allclose(
+      new['blocks']['kernel'][i], want['kernel'], rtol=1e-5
+    )
+
+
+def test_a_frozen_parameter_keeps_its_bits_and_has_no_moments():
+  rates = {
+    'blocks': {'kernel': np.float32(0)},
+    'head': {'kernel': np.float32(1)},
+  }
+  params = stacked_params()
+  tx = optim.make(spec(decay_rules=(('.*', True),)), params, rates=rates)
+  state = tx.init(params)
+  assert state['mu']['blocks']['kernel'].shape == ()
+  grads = jax.tree.map(jnp.ones_like, params)
+  new, state = tx.update(grads, state, params, 5)
+  assert (new['blocks']['kernel'] == params['blocks']['kernel']).all()
+  assert (new['head']['kernel'] != params['head']['kernel']).all()
+  assert state['nu']['blocks']['kernel'].shape == ()
+
+
+@pytest.mark.parametrize(
+  'options, want',
+  [
+    ({'shape': 'constant'}, [1, 1, 1, 1, 1]),
+    ({'shape': 'linear'}, [1, 0.75, 0.5, 0.25, 0]),
+    ({'shape': 'poly', 'power': 2.0}, [1, 0.5625, 0.25, 0.0625, 0]),
+    ({'shape': 'multistep', 'milestones': (0.5, 0.75)},
+     [1, 1, 0.1, 0.01, 0.01]),
+    ({'shape': 'exponential', 'gamma': 0.5, 'gamma_steps': 25},
+     [1, 0.5, 0.25, 0.125, 0.0625]),
+  ],
+)  # fmt: skip
+def test_shapes_of_the_schedule(options, want):
+  s = spec(
+    learning_rate=1.0,
+    min_learning_rate=0.0,
+    total_steps=110,
+    warmup_steps=10,
+    **options,
+  )
+  found = [optim.schedule(s)(10 + 25 * i) for i in range(5)]
+  np.testing.assert_allclose(found, want, rtol=RTOL, atol=1e-7)

@@ -1,0 +1,123 @@
+"""Every key of a fine-tuning run, with the defaults that others start from.
+
+Take a copy with `finetune_base.get_config()`, change what differs, return it.
+Durations are `*_steps | *_examples | *_epochs | *_percent`; set one of each.
+Warm-up and gamma know the run's length, not the store's: give them in percent.
+"""
+
+import dataclasses
+
+from ml_collections import config_dict
+
+from rsfm_jax.data import labelled_cut
+from rsfm_jax.tasks import mixing
+from rsfm_jax.tasks import spec as task_spec
+
+
+def get_config() -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict()
+  c.seed = 0
+  c.system = 'finetune'
+  c.name = 'fine-tuned'  # Of the model, in the rows of results.
+
+  c.model = config_dict.ConfigDict()
+  # A run's workdir or a model folder; '' starts from random weights of `size`.
+  c.model.checkpoint = ''
+  c.model.which = 'auto'  # Of a run; 'auto' is the teacher if it has one.
+  c.model.system = 'ringmoe'  # Or 'skysense_v2'; without a checkpoint.
+  c.model.size = 'tiny'
+  c.model.changes = config_dict.ConfigDict()  # Fields of the model's spec.
+  # SkySense V2: the checkpoint's sensor whose tokenizer, prompts and positions
+  # `data.sensor` takes; '' for its own.
+  c.model.tokenizer = ''
+  # Path regexes of parameters that may start anew.
+  c.model.fresh = ()
+  c.model.encoder = 'trained'  # Or 'frozen': the head alone is trained.
+  c.model.engine = 'dropless'  # Of the experts; 'capacity' may drop tokens.
+
+  # `TaskSpec`; `outputs=None` takes the classes of the store.
+  c.task = dataclasses.asdict(
+    task_spec.TaskSpec(kind='classes', head='linear', outputs=2)
+  )
+  c.task.outputs = config_dict.placeholder(int)
+
+  # `MixingSpec`, on device.
+  c.mixing = dataclasses.asdict(mixing.MixingSpec())
+
+  # `OptimSpec` without `total_steps`, which is the run's, and `layer_decay`.
+  c.optim = config_dict.ConfigDict()
+  c.optim.kind = 'adamw'
+  c.optim.weights = 'float32'
+  c.optim.learning_rate = 1e-4
+  c.optim.min_learning_rate = 0.0
+  c.optim.warmup_learning_rate = 0.0
+  c.optim.warmup_steps = config_dict.placeholder(int)
+  c.optim.warmup_percent = config_dict.placeholder(float)
+  c.optim.shape = 'cosine'  # linear, poly, multistep, exponential, constant.
+  c.optim.power = 1.0  # Of poly.
+  c.optim.gamma = 0.1  # Of multistep and exponential.
+  c.optim.milestones = ()  # Of multistep: shares of the steps.
+  c.optim.gamma_percent = config_dict.placeholder(float)  # Of exponential.
+  c.optim.gamma_steps = config_dict.placeholder(int)
+  c.optim.b1 = 0.9
+  c.optim.b2 = 0.999
+  c.optim.eps = 1e-8
+  c.optim.weight_decay = 0.05
+  c.optim.final_weight_decay = config_dict.placeholder(float)
+  c.optim.clip_norm = config_dict.placeholder(float)
+  c.optim.bias_correction = True
+  c.optim.cosine = 'after_warmup'
+  c.optim.reference_batch = config_dict.placeholder(int)
+  # First match wins; no decay of vectors, biases and positions (SkySense v1's
+  # layer-decay constructor).
+  c.optim.decay_rules = (
+    (r'.*/(kernel|w_in|w_out|router)', True),
+    (r'.*', False),
+  )
+  # The rate of layer l of n is multiplied by layer_decay^(n - 1 - l).
+  c.optim.layer_decay = 1.0
+
+  c.data = config_dict.ConfigDict()
+  c.data.root = ''  # Folder of the store.
+  c.data.store = ''  # Its name, and that of the data set in rows.
+  c.data.sensor = 'opt'
+  c.data.target = 'label'  # Or an array of the records: mask, change, height.
+  c.data.pair = 'none'  # 'after': two dates, for change detection.
+  c.data.normalisation = 'pretrained'  # Or 'dataset', by its training pixels.
+  c.data.missing_bands = 'error'
+  c.data.train_split = 'train'
+  c.data.val_split = 'val'
+  c.data.test_split = 'test'
+  c.data.label_fraction = 1.0  # Of every class of the training split.
+  c.data.batch_size = 64
+  # `Window`: what a training step sees of an image.
+  c.data.window = dataclasses.asdict(labelled_cut.Window(size=32))
+  c.data.workers = 0  # Processes; 0 makes batches in threads.
+  c.data.threads = 2
+
+  c.evaluation = config_dict.ConfigDict()
+  # To `window.size` pixels: 'resize', 'crop' from the centre or, of targets of
+  # pixels, 'tiles' that cover the image.
+  c.evaluation.fit = 'resize'
+  # What chooses the best state on the validation split; see
+  # `evaluate.outcomes`.
+  c.evaluation.metric = 'accuracy'
+  c.evaluation.resamples = 1000  # Of the bootstrap over test samples.
+
+  c.train = config_dict.ConfigDict()
+  c.train.total_steps = config_dict.placeholder(int)
+  c.train.total_examples = config_dict.placeholder(int)
+  c.train.total_epochs = config_dict.placeholder(float)
+  c.train.accumulate = 1  # Microbatches per step.
+  c.train.ema_decay = config_dict.placeholder(float)
+  c.train.final_ema_decay = config_dict.placeholder(float)
+  c.train.nonfinite_limit = 10
+  c.train.evaluation_percent = 10.0
+  c.train.checkpoint_percent = 10.0
+  c.train.keep = 1
+  c.train.log_steps = 10
+
+  c.mesh = config_dict.ConfigDict(
+    {'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1, 'placement': 'auto'}
+  )
+  return c

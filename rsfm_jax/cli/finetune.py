@@ -1,0 +1,139 @@
+"""Fine-tunes a model on a labelled store; run again to resume.
+
+Trains, measures the validation split on a schedule, keeps the best state by
+it, and writes what that state reaches on the test split as rows.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import time
+
+import jax
+
+from rsfm_jax.cli import config as configs
+from rsfm_jax.cli import report
+from rsfm_jax.cli import running
+from rsfm_jax.cli.systems import finetune as system
+from rsfm_jax.cli.systems import finetune_encoder as encoder
+from rsfm_jax.evaluate import bootstrap
+from rsfm_jax.evaluate import finetuned
+from rsfm_jax.evaluate import outcomes
+from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.train import best as best_lib
+from rsfm_jax.train import checkpoint
+from rsfm_jax.train import hooks
+from rsfm_jax.train import run as runs
+
+HELP = 'fine-tune on a labelled store from a config file (again to resume)'
+TAKES_OVERRIDES = True
+PROTOCOL, VERSION = 'finetune', 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--config', required=True, help='of configs/finetune')
+  parser.add_argument('--workdir', required=True, help='where the run lives')
+  parser.epilog = 'Override keys by --config.section.key=value.'
+
+
+def run(args: argparse.Namespace) -> int:
+  config = configs.load(args.config, args.overrides)
+  rows = train(config, pathlib.Path(args.workdir))
+  print(rows_lib.markdown(rows))
+  return 0
+
+
+def train(config, workdir: pathlib.Path) -> list[rows_lib.Row]:
+  """Runs or resumes a fine-tuning in `workdir`; returns its test rows.
+
+  Raises:
+    loop.Preempted: SIGTERM arrived and the state is saved.
+    ValueError: the config, the store or the checkpoints do not fit.
+  """
+  if config.system != 'finetune':
+    raise ValueError(
+      f'config.system={config.system!r} is no fine-tuning; see '
+      'configs/finetune, or use rsfm pretrain.'
+    )
+  with runs.opened(workdir, json.loads(config.to_json_best_effort())):
+    began = time.monotonic()
+
+    def begin(planned):
+      new = planned.plan.create
+      return lambda: (encoder.initial(config, planned.built, new()), None)
+
+    started = running.start(config, workdir, begin=begin)
+    measure = _measure(started)
+    written = running.writers_of(started)
+    metric = config.evaluation.metric
+    lowest = metric in outcomes.LOWER_IS_BETTER
+    keep = best_lib.KeepBest(
+      lambda state: measure.outcome(state, config.data.val_split).measure(),
+      written,
+      workdir / best_lib.BEST,
+      schedule=hooks.Every(running.every(started, 'evaluation')),
+      total_steps=started.total,
+      metric=metric,
+      best='lowest' if lowest else 'highest',
+      metadata=started.metadata,
+    )
+    running.fit(started, running.hooks(started, written, before_saving=[keep]))
+    rows = workdir / report.ROWS
+    if not rows.exists():
+      found = _test(started, measure, seconds=time.monotonic() - began)
+      rows_lib.append(rows, found)
+    return rows_lib.read(rows)
+
+
+def _measure(started: running.Started) -> finetuned.Finetuned:
+  task = started.planned.objective.spec.task
+  return finetuned.Finetuned(
+    predict=jax.jit(started.planned.objective.predict),
+    batches=functools.partial(
+      system.evaluation_batches, started.config, started.found
+    ),
+    kind=task.kind,
+    outputs=task.outputs,
+  )
+
+
+def _test(
+  started: running.Started, measure: finetuned.Finetuned, *, seconds: float
+) -> list[rows_lib.Row]:
+  """A row per metric of the best state on the test split."""
+  config = started.config
+  best = best_lib.restore(
+    started.workdir / best_lib.BEST, started.planned.state
+  )
+  outcome = measure.outcome(best.state, config.data.test_split)
+  chosen = {'step': best.step, 'val': best.metadata[best_lib.BEST]}
+  chosen |= {'fraction': config.data.label_fraction, 'seed': config.seed}
+  out = []
+  for metric in outcome.measure():
+    interval = bootstrap.of_outcome(
+      outcome,
+      metric,
+      resamples=config.evaluation.resamples,
+      seed=config.seed,
+    )
+    out.append(
+      rows_lib.Row(
+        name=config.name,
+        dataset=config.data.store,
+        protocol=PROTOCOL,
+        protocol_version=VERSION,
+        normalisation=config.data.normalisation,
+        metric=metric,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        checkpoint=checkpoint.content_hash(best.state['params']),
+        missing_bands=config.data.missing_bands,
+        n_train=started.found.dataset_size,
+        n_test=len(outcome),
+        seconds=round(seconds, 3),
+        chosen=chosen,
+      )
+    )
+  return out

@@ -1,0 +1,227 @@
+"""Labelled batches for fine-tuning: one sensor, one or two dates, a target.
+
+A target is a column or an array of a store: 'label' of the index (a class,
+bits or a number), or any array of the records on the pixels of the image, such
+as `mask`, `landcover`, `change` (codes, 255 where unlabelled) or `height`
+(numbers, NaN where unlabelled). Image and target are cut by one window and
+turned by one symmetry. As in `pipeline`, whose order these batches have, the
+global batch is a function of (seed, step).
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import math
+from typing import Any, get_args
+
+import numpy as np
+
+from rsfm_jax.core import choices
+from rsfm_jax.data import adapt
+from rsfm_jax.data import augment
+from rsfm_jax.data import labelled_cut
+from rsfm_jax.data import pipeline
+from rsfm_jax.data import records
+from rsfm_jax.data import shares
+from rsfm_jax.data import store as stores
+from rsfm_jax.sensors import contract
+from rsfm_jax.sensors import matching
+from rsfm_jax.sensors import statistics as stats
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labelled:
+  """A store of one sensor with targets.
+
+  Attributes:
+    store: where from.
+    sensor: contract of the model.
+    target: see there.
+    statistics: what normalises the sensor; complex SAR needs none.
+    pair: 'after' adds the record's `<sensor>/after`: images [B, 2, H, W, C].
+    missing_bands: see `matching.match`.
+  """
+
+  store: stores.Store
+  sensor: contract.Sensor
+  target: labelled_cut.Target
+  statistics: stats.Statistics | None
+  pair: labelled_cut.Pair = 'none'
+  missing_bands: matching.Policy = 'error'
+
+  def __post_init__(self):
+    choices.check(self.pair, get_args(labelled_cut.Pair), key='data.pair')
+
+
+def chosen(
+  data: Labelled, split: str, *, fraction: float = 1.0, seed: int = 0
+) -> np.ndarray:
+  """Samples of a split, or a share of them: int[N] indices of the store.
+
+  Of scenes with one class, every class keeps its share, at least one sample.
+
+  Raises:
+    ValueError: a fraction outside (0, 1], an unknown split, or a class of the
+      store without a sample in a split that is used whole.
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f'data.label_fraction={fraction} must be in (0, 1].')
+  indices = data.store.indices(split)
+  groups = [indices]
+  if data.target.kind == 'class':
+    labels = _labels(data, indices)
+    groups = [indices[labels == k] for k in range(data.target.classes)]
+    empty = [k for k, group in enumerate(groups) if not len(group)]
+    if empty:
+      raise ValueError(
+        f'{data.store.folder}: split {split!r} has no sample of the classes '
+        f'{[_name(data, k) for k in empty]}.'
+      )
+  if fraction == 1:
+    return indices
+  rng = np.random.default_rng(seed)
+  kept = [
+    rng.permutation(group)[: max(1, round(fraction * len(group)))]
+    for group in groups
+  ]
+  return np.sort(np.concatenate(kept))
+
+
+def batches(
+  data: Labelled,
+  indices: np.ndarray,
+  *,
+  window: labelled_cut.Window,
+  batch_size: int,
+  seed: int,
+  step: int = 0,
+  share: shares.Share = shares.ALL,
+  workers: int = 0,
+  threads: int = 2,
+) -> Iterator[pipeline.Batch]:
+  """This host's share of every global batch from `step` on, without end.
+
+  Args:
+    data: store, sensor and target.
+    indices: of the samples, as `chosen` gives them.
+    window: what a step sees of an image.
+    batch_size: samples per step over all hosts.
+    seed: of order and windows.
+    step: first step.
+    share: blocks of rows of the global batch; see `shares.of_process`.
+    workers: processes that make batches; 0 makes them in threads here.
+    threads: batches made at a time, in each process.
+
+  Yields:
+    `{sensor: {image, band_valid, pixel_valid, valid}, 'place': {target,
+    valid}}`; a pair's arrays have an axis of 2 after B, but for `valid`.
+
+  Raises:
+    ValueError: sizes or targets that do not fit, by the sample's id.
+  """
+  names = (data.sensor.name,)
+  source = pipeline.endless(
+    Samples(data, indices),
+    _Augment(cutter_of(data), window),
+    names=names,
+    number=0,
+    seed=seed,
+  )
+  ds = pipeline.host_batches(
+    [source], [1.0], names=names, batch_size=batch_size, share=share
+  )
+  return pipeline.read(
+    ds.map(counting), step=step, workers=workers, threads=threads
+  )
+
+
+class Samples:
+  """A Grain source of `labelled_cut.Sample`s; picklable."""
+
+  def __init__(self, data: Labelled, indices: np.ndarray):
+    whole = data.store.source()
+    self.records = records.Records(whole.shards, indices)
+    ids = data.store.column('id')
+    self.ids = [ids[i] for i in indices]
+    self.labels = [None] * len(indices)
+    if data.target.kind not in labelled_cut.DENSE:
+      self.labels = list(_labels(data, indices))
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, i: int) -> labelled_cut.Sample:
+    return labelled_cut.Sample(self.records[i], self.ids[i], self.labels[i])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augment:
+  """A random window and symmetry."""
+
+  cutter: labelled_cut.Cutter
+  window: labelled_cut.Window
+
+  def __call__(
+    self, sample: labelled_cut.Sample, rng: np.random.Generator
+  ) -> pipeline.Batch:
+    window = self.window
+    return self.cutter(
+      sample,
+      window.box(rng, self.cutter.shape(sample)),
+      window.size,
+      symmetry=augment.random_symmetry(rng, window.symmetry),
+      filter=window.filter,
+    )
+
+
+def cutter_of(data: Labelled) -> labelled_cut.Cutter:
+  adapter = adapt.Adapter.of(
+    data.store,
+    data.sensor,
+    statistics=data.statistics,
+    missing_bands=data.missing_bands,
+  )
+  return labelled_cut.Cutter(adapter, data.target, data.pair)
+
+
+def counting(batch: pipeline.Batch) -> pipeline.Batch:
+  """Adds `valid`: all samples of a full batch are."""
+  rows = len(batch[labelled_cut.PLACE]['target'])
+  return {
+    name: arrays | {'valid': np.ones(rows, bool)}
+    for name, arrays in batch.items()
+  }
+
+
+def _name(data: Labelled, label: int) -> str:
+  return data.store.classes[label] if data.store.classes else str(label)
+
+
+def _labels(data: Labelled, indices: np.ndarray) -> np.ndarray:
+  """Labels of samples, checked: [N], or bits [N, L]."""
+  target, store = data.target, data.store
+  column, ids = store.column('label'), store.column('id')
+  for i in indices:
+    label = column[i]
+    if not _fits(label, target):
+      raise ValueError(
+        f'{store.folder}: label {label!r} of sample {ids[i]!r} is '
+        + {
+          'class': f'no class of 0 to {target.classes - 1}.',
+          'bits': f'no list of {target.classes} bits.',
+          'number': 'no finite number.',
+        }[target.kind]
+      )
+  return np.asarray(
+    [column[i] for i in indices], labelled_cut.DTYPES[target.kind]
+  )
+
+
+def _fits(label: Any, target: labelled_cut.Target) -> bool:
+  if target.kind == 'bits':
+    row = label if isinstance(label, list) else []
+    return len(row) == target.classes and set(row) <= {0, 1}
+  if isinstance(label, Mapping | list | str | None):
+    return False
+  if target.kind == 'number':
+    return math.isfinite(label)
+  return label == int(label) and 0 <= label < target.classes

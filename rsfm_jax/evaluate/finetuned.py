@@ -1,0 +1,65 @@
+"""What a fine-tuned model predicts for a split, and how good that is."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from rsfm_jax.core import progress
+from rsfm_jax.evaluate import outcomes
+
+Tree = Any
+Batch = Mapping[str, Mapping[str, np.ndarray]]
+PLACE = 'place'
+TARGET = 'target'
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+  """Predictions of a train state.
+
+  Attributes:
+    predict: `(params, extra, {sensor: images}) -> predictions`, compiled.
+    batches: `split -> batches` of one shape, with `place/target` and
+      `place/index`.
+    kind: of the task; see `outcomes.of_task`.
+    outputs: of the task.
+  """
+
+  predict: Callable[[Tree, Tree, Mapping[str, np.ndarray]], jax.Array]
+  batches: Callable[[str], Iterator[Batch]]
+  kind: str
+  outputs: int
+
+  def outcome(self, state: Tree, split: str) -> outcomes.Outcome:
+    """Predicts a split once.
+
+    Args:
+      state: with `params` and `extra`.
+      split: its name.
+
+    Raises:
+      ValueError: an empty split, or predictions that are not finite.
+    """
+    found, targets, indices = [], [], []
+    for batch in progress.bar(self.batches(split), what=split, unit='batch'):
+      place = batch[PLACE]
+      images = {s: e['image'] for s, e in batch.items() if s != PLACE}
+      made = self.predict(state['params'], state['extra'], images)
+      found.append(np.asarray(jax.device_get(made))[place['valid']])
+      targets.append(place[TARGET][place['valid']])
+      indices.append(place['index'][place['valid']])
+    if not targets:
+      raise ValueError(f'split {split!r} holds no sample.')
+    values = np.concatenate(found)
+    if values.dtype.kind == 'f' and not np.isfinite(values).all():
+      raise ValueError(f'predictions of split {split!r} are not finite.')
+    return outcomes.of_task(
+      self.kind,
+      values,
+      np.concatenate(targets),
+      outputs=self.outputs,
+      images=np.concatenate(indices),
+    )

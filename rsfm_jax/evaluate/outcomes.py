@@ -1,0 +1,231 @@
+"""Predictions beside targets, and every metric of any draw of the samples.
+
+An outcome keeps what a bootstrap resamples: cells of a confusion table, a
+table per image, scores, or sums of errors per sample.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from rsfm_jax.evaluate import metrics
+
+UNLABELLED = 255
+
+
+class Outcome(Protocol):
+  """Predictions of a split.
+
+  `measure` gives {metric: value} of samples, by index and as often as they are
+  drawn; all of them once for None.
+  """
+
+  def __len__(self) -> int: ...
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]: ...
+
+
+def _drawn(values: np.ndarray, draw: np.ndarray | None) -> np.ndarray:
+  return values if draw is None else values[draw]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """One class per sample: scores f[N, K] against labels int[N]."""
+
+  scores: np.ndarray
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    found = _drawn(self.scores, draw).argmax(-1)
+    table = metrics.confusion(
+      found, _drawn(self.labels, draw), classes=self.scores.shape[1]
+    )
+    return {
+      'accuracy': metrics.accuracy(table),
+      'macro_f1': metrics.macro_f1(table),
+      'balanced_accuracy': metrics.balanced_accuracy(table),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """Several labels per sample: scores f[N, L] against bits [N, L]."""
+
+  scores: np.ndarray
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    scores, bits = _drawn(self.scores, draw), _drawn(self.labels, draw)
+    table = metrics.confusion(
+      (scores > 0).astype(int), bits, classes=bits.shape[1]
+    )
+    precision = lambda average: (
+      metrics.mean_average_precision(scores, bits, average=average)
+      if bits.any()
+      else 0.0
+    )
+    return {
+      'macro_map': precision('macro'),
+      'micro_map': precision('micro'),
+      'macro_f1': metrics.macro_f1(table),
+      'micro_f1': metrics.micro_f1(table),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Maps:
+  """One class per pixel: a table i64[N, K, K] per image, rows the truth."""
+
+  tables: np.ndarray
+
+  @classmethod
+  def of(cls, found: np.ndarray, target: np.ndarray, *, classes: int) -> 'Maps':
+    """From classes [N, H, W]; where the target is 255 nothing counts.
+
+    Raises:
+      ValueError: another size, or a code that is no class.
+    """
+    if found.shape != target.shape:
+      raise ValueError(
+        f'predictions {found.shape} and targets {target.shape} differ in size.'
+      )
+    out = np.zeros((len(target), classes, classes), np.int64)
+    for table, one, truth in zip(out, found, target):
+      counts = truth != UNLABELLED
+      table[:] = metrics.confusion(
+        one[counts].astype(int), truth[counts].astype(int), classes=classes
+      )
+    return cls(out)
+
+  def __len__(self) -> int:
+    return len(self.tables)
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    """mIoU is over classes in truth or prediction; f1 and iou of class 1."""
+    table = _drawn(self.tables, draw).sum(0)
+    total = max(table.sum(), 1)
+    hits, truth, found = np.diag(table), table.sum(1), table.sum(0)
+    union = truth + found - hits
+    iou = np.divide(hits, union, out=np.zeros(len(hits)), where=union > 0)
+    f1 = metrics.per_class(table).f1
+    chance = (truth / total) @ (found / total)
+    agreed = hits.sum() / total
+    out = {
+      'miou': float(iou[union > 0].mean()) if union.any() else 0.0,
+      'accuracy': float(agreed),
+      'macro_f1': float(f1[union > 0].mean()) if union.any() else 0.0,
+      'kappa': float((agreed - chance) / (1 - chance)) if chance < 1 else 0.0,
+    }
+    if len(table) == 2:
+      parts = metrics.per_class(table)
+      out |= {
+        'f1': float(parts.f1[1]),
+        'iou': float(iou[1]),
+        'precision': float(parts.precision[1]),
+        'recall': float(parts.recall[1]),
+      }
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+  """Numbers: sums of squared and absolute errors and counts, f64[N, 3]."""
+
+  sums: np.ndarray
+
+  @classmethod
+  def of(cls, found: np.ndarray, target: np.ndarray) -> 'Numbers':
+    """From values [N, ...]; where the target is NaN nothing counts.
+
+    Raises:
+      ValueError: another size, or no target at all.
+    """
+    if found.shape != target.shape:
+      raise ValueError(
+        f'predictions {found.shape} and targets {target.shape} differ in size.'
+      )
+    counts = ~np.isnan(target).reshape(len(target), -1)
+    if not counts.any():
+      raise ValueError('no target is a number: all are NaN.')
+    gap = (found.astype(np.float64) - target).reshape(len(target), -1)
+    gap = np.where(counts, gap, 0)
+    sums = (np.square(gap).sum(1), np.abs(gap).sum(1), counts.sum(1))
+    return cls(np.stack(sums, 1).astype(np.float64))
+
+  def __len__(self) -> int:
+    return len(self.sums)
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    """In the units of the target."""
+    squared, absolute, count = _drawn(self.sums, draw).sum(0)
+    count = max(count, 1)
+    return {
+      'rmse': float(np.sqrt(squared / count)),
+      'mae': float(absolute / count),
+    }
+
+
+LOWER_IS_BETTER = ('rmse', 'mae')
+_MAPS = ('miou', 'accuracy', 'macro_f1', 'kappa')
+_TWO = ('f1', 'iou', 'precision', 'recall')
+_METRICS = {
+  'classes': ('accuracy', 'macro_f1', 'balanced_accuracy'),
+  'labels': ('macro_map', 'micro_map', 'macro_f1', 'micro_f1'),
+  'scalar': LOWER_IS_BETTER,
+  'map': LOWER_IS_BETTER,
+}
+
+
+def metrics_of(kind: str, *, outputs: int) -> tuple[str, ...]:
+  """What the outcome of a task by its kind measures, before there is one."""
+  return _METRICS.get(kind, _MAPS + (_TWO if outputs <= 2 else ()))
+
+
+def of_task(
+  kind: str,
+  found: np.ndarray,
+  target: np.ndarray,
+  *,
+  outputs: int,
+  images: np.ndarray | None = None,
+) -> Outcome:
+  """The outcome of a task by its kind (`tasks.spec.Kind`).
+
+  Args:
+    kind: of the task.
+    found: predictions, as `Task.predict` gives them.
+    target: what they should be.
+    outputs: of the task.
+    images: int[N], which image a window of a dense task belongs to: a
+      bootstrap draws images.
+  """
+  if kind == 'classes':
+    return Classes(found, target)
+  if kind == 'labels':
+    return Labels(found, target)
+  if kind in ('scalar', 'map'):
+    numbers = Numbers.of(found, target)
+    return Numbers(_by_image(numbers.sums, images))
+  if kind == 'change' and outputs == 1:  # One score: change or none.
+    known = target != UNLABELLED
+    target = np.where(known, np.minimum(target, 1), target)
+  maps = Maps.of(found, target, classes=max(outputs, 2))
+  return Maps(_by_image(maps.tables, images))
+
+
+def _by_image(counts: np.ndarray, images: np.ndarray | None) -> np.ndarray:
+  """Counts [N, ...] of windows added up to those of their images."""
+  if images is None:
+    return counts
+  names, place = np.unique(images, return_inverse=True)
+  out = np.zeros((len(names), *counts.shape[1:]), counts.dtype)
+  np.add.at(out, place, counts)
+  return out

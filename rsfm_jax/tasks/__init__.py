@@ -1,0 +1,1 @@
+"""What models are fine-tuned for: heads, losses, predictions."""

@@ -1,0 +1,45 @@
+"""What a task is: a head, a loss and a prediction."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+FINAL = 'final'  # The normalised tokens after the last stage.
+
+
+class Features(NamedTuple):
+  """What an encoder knows of a batch; several sensors may have made it.
+
+  Attributes:
+    maps: {'embed', 'stage_0', ..., 'final'}: [B, h, w, D], or [B, 2, h, w, D]
+      of a place before and after.
+    size: (H, W) of the images, in pixels.
+  """
+
+  maps: Mapping[str, Array]
+  size: tuple[int, int]
+
+
+class Task(Protocol):
+  """One per kind of target; `tasks.build` knows them all.
+
+  `place/target` of a batch holds what is to be predicted. A loss is linear in
+  one-hot targets, so that mixing two images mixes their losses.
+  """
+
+  def seen(self, features: Features) -> Features:
+    """What the head gets to see of the features.
+
+    Raises:
+      ValueError: features of another form than the task needs.
+    """
+
+  def loss(
+    self, outputs: Array, target: Array
+  ) -> tuple[Array, dict[str, Array]]:
+    """(mean over samples f32[], named metrics f32[])."""
+
+  def predict(self, outputs: Array, *, size: tuple[int, int]) -> Array:
+    """What `evaluate` compares with targets; dense maps have `size`."""

@@ -1,0 +1,1 @@
+"""Heads: from named maps of features to scores, one file each."""

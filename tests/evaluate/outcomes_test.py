@@ -1,0 +1,99 @@
+"""Outcomes: metrics of any draw, and their intervals."""
+
+import numpy as np
+import pytest
+
+from rsfm_jax.evaluate import bootstrap
+from rsfm_jax.evaluate import outcomes
+
+DRAW = np.array([0, 0, 2])
+RNG = np.random.default_rng(0)
+
+
+def maps(classes=3):
+  found = RNG.integers(classes, size=(3, 4, 5))
+  target = RNG.integers(classes, size=(3, 4, 5))
+  target[:, 0] = 255
+  return found, target
+
+
+def made():
+  found, target = maps()
+  numbers = RNG.normal(size=(3, 4, 5))
+  holes = np.where(target == 255, np.nan, 1.0 * target)
+  return {
+    'classes': (RNG.normal(size=(3, 3)), np.array([0, 2, 1])),
+    'labels': (RNG.normal(size=(3, 3)), RNG.integers(2, size=(3, 3))),
+    'segmentation': (found, target),
+    'map': (numbers, holes),
+  }
+
+
+@pytest.mark.parametrize('kind', ['classes', 'labels', 'segmentation', 'map'])
+def test_a_draw_is_an_outcome_of_the_samples_drawn(kind):
+  found, target = made()[kind]
+  whole = outcomes.of_task(kind, found, target, outputs=3)
+  again = outcomes.of_task(kind, found[DRAW], target[DRAW], outputs=3)
+  assert len(whole) == 3
+  assert tuple(whole.measure()) == outcomes.metrics_of(kind, outputs=3)
+  assert whole.measure(DRAW) == pytest.approx(again.measure())
+
+
+def test_errors_of_numbers_against_numpy():
+  found, target = made()['map']
+  measured = outcomes.Numbers.of(found, target).measure()
+  gap = (found - target)[~np.isnan(target)]
+  assert measured['rmse'] == pytest.approx(np.sqrt((gap**2).mean()))
+  assert measured['mae'] == pytest.approx(np.abs(gap).mean())
+
+
+def test_what_is_unlabelled_does_not_count():
+  found, target = maps()
+  one = outcomes.Maps.of(found, target, classes=3)
+  found[:, 0] = 1 - np.minimum(found[:, 0], 1)
+  assert (one.tables == outcomes.Maps.of(found, target, classes=3).tables).all()
+
+
+def test_one_score_of_change_is_two_classes():
+  found = np.array([[[0, 1], [1, 0]]])
+  target = np.array([[[0, 4], [255, 2]]])
+  measured = outcomes.of_task('change', found, target, outputs=1).measure()
+  assert tuple(measured) == outcomes.metrics_of('change', outputs=1)
+  assert measured['recall'] == 0.5 and measured['precision'] == 1.0
+
+
+def test_an_interval_holds_its_value_and_comes_again():
+  found, target = made()['segmentation']
+  outcome = outcomes.of_task('segmentation', found, target, outputs=3)
+  one, two = (
+    bootstrap.of_outcome(outcome, 'miou', resamples=50) for _ in range(2)
+  )
+  assert one == two
+  assert one.low <= one.value <= one.high
+  with pytest.raises(ValueError, match='metric'):
+    bootstrap.of_outcome(outcome, 'rmse', resamples=2)
+
+
+def test_sizes_and_empty_targets_are_errors():
+  found, target = maps()
+  with pytest.raises(ValueError, match='differ in size'):
+    outcomes.Maps.of(found[:, 1:], target, classes=3)
+  with pytest.raises(ValueError, match='all are NaN'):
+    outcomes.Numbers.of(found, np.full(found.shape, np.nan))
+  with pytest.raises(ValueError, match='labels reach'):
+    outcomes.Maps.of(found, target + 0 * target + 1, classes=3)
+
+
+def test_windows_of_one_image_are_one_sample_of_a_bootstrap():
+  found, target = maps()
+  whole = outcomes.of_task('segmentation', found, target, outputs=3)
+  parts = outcomes.of_task(
+    'segmentation',
+    found.reshape(6, 2, 5),
+    target.reshape(6, 2, 5),
+    outputs=3,
+    images=np.repeat([7, 3, 9], 2),
+  )
+  assert len(parts) == 3
+  assert parts.measure() == whole.measure()
+  assert (parts.tables[1] == whole.tables[0]).all()
