@@ -20,12 +20,11 @@ from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
-from rsfm_jax.models import build
+from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
 SPLITS = ('train', 'val', 'test')
-FINAL = 'final'  # The normalised tokens after the last stage.
 
 
 class Target(NamedTuple):
@@ -107,18 +106,6 @@ def _entries(to: Target, split: str | None) -> Iterator[dict[str, np.ndarray]]:
     yield batch[to.sensor.name]
 
 
-def encoder(spec: Any, sensor: str):
-  """(params, image) -> {stage: map} for one sensor, dropless."""
-  apply = build.build(spec).apply
-
-  def encode(params, image):
-    out = apply(params, {sensor: image}, mode='eval')
-    maps = {name: m[sensor] for name, m in out.intermediates.items()}
-    return maps | {FINAL: out.features[sensor]}
-
-  return encode
-
-
 @functools.lru_cache(maxsize=4)
 def extractor(
   spec: Any,
@@ -129,13 +116,12 @@ def extractor(
 ) -> features_lib.Extractor:
   """The same arguments give the same compiled program."""
   return features_lib.Extractor(
-    encoder(spec, sensor), stages, pools=pools, views=views
+    encoder.encoder(spec, sensor), stages, pools=pools, views=views
   )
 
 
 def stage_names(opened: models.Opened) -> list[str]:
-  depths = opened.model.spec.depths
-  return ['embed', *(f'stage_{i}' for i in range(len(depths))), FINAL]
+  return encoder.stage_names(opened.model.spec)
 
 
 def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
