@@ -19,6 +19,7 @@ from rsfm_jax.cli import data_synthesize
 from rsfm_jax.cli import data_text_embeddings
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
+from rsfm_jax.cli import export
 from rsfm_jax.cli import inspect
 from rsfm_jax.cli import launch
 from rsfm_jax.cli import pretrain
@@ -35,6 +36,7 @@ VERBS: dict[str, ModuleType] = {
   'pretrain': pretrain,
   'assess': assess,
   'prune': prune,
+  'export': export,
   'evaluate': evaluate,
   'report': report,
   'inspect': inspect,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import json
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -41,11 +41,13 @@ def save(
   spec: Mapping[str, Any],
   contract: Mapping[str, Any],
   record: Mapping[str, Any],
+  beside: Literal['checkpoint', 'nothing'] = 'checkpoint',
 ) -> str:
   """Writes a model folder; the weights come last, so that it is whole or not.
 
   An Orbax checkpoint of the parameters (step 0) stands beside the weights,
-  for warm starts on any mesh.
+  for warm starts on any mesh, unless `beside` is 'nothing': then the folder is
+  one to publish.
 
   Returns:
     The content hash of the parameters.
@@ -64,13 +66,13 @@ def save(
       f'{folder} holds the checkpoints {saved} of a run; choose another --out.'
     )
   try:
-    return _write(folder, params, spec, contract, record)
+    return _write(folder, params, spec, contract, record, beside)
   except OSError:
     shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
     raise
 
 
-def _write(folder, params, spec, contract, record) -> str:
+def _write(folder, params, spec, contract, record, beside) -> str:
   digest = checkpoint.content_hash(params)
   arrays = {
     name: np.asarray(jax.device_get(leaf), order='C')
@@ -83,14 +85,15 @@ def _write(folder, params, spec, contract, record) -> str:
         f'{name} is {array.dtype}; a model folder holds integers, '
         f'{", ".join(_FLOATS)}.'
       )
-  orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
-  state = {
-    'params': params,
-    'step': np.zeros((), np.int32),
-  }
-  orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
-  orbax.wait()
-  orbax.close()
+  if beside == 'checkpoint':
+    orbax = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
+    state = {
+      'params': params,
+      'step': np.zeros((), np.int32),
+    }
+    orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})
+    orbax.wait()
+    orbax.close()
   files.write_json(folder / 'spec.json', dict(spec))
   files.write_json(folder / 'contract.json', dict(contract))
   files.write_json(
