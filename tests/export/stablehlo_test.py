@@ -20,16 +20,16 @@ def artefact(make_graph, params):
 def test_any_batch_gives_the_features_of_the_model(artefact, params):
   made, data = artefact
   call = stablehlo.load(data)
-  inputs = [parity.images(made, batch) for batch in (1, 2, 5)]
+  inputs = [parity.images(made, batch) for batch in (1, 3)]
   want = parity.reference(made, params, inputs)
   got = [
     {n: np.asarray(x) for n, x in call(*arrays.values()).items()}
     for arrays in inputs
   ]
   found = parity.errors(want, got)
-  assert set(found) == {'1', '2', '5'}
+  assert set(found) == {'1', '3'}
   assert parity.worst(found) < SAME
-  assert np.ptp(want[2]['embedding'], axis=0).max() > 100 * SAME
+  assert np.ptp(want[1]['embedding'], axis=0).max() > 100 * SAME
 
 
 def test_one_artefact_serves_three_platforms(artefact):
