@@ -8,6 +8,7 @@ environment of its own, which the first call creates.
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -134,6 +135,8 @@ def made(
     key: _by_sensor(getattr(args, key), sensors, key=f'--{key}')
     for key in ('input', 'bands', 'baseline')
   }
+  # What computes in bfloat16 on one platform is not what another one gives.
+  spec = dataclasses.replace(opened.model.spec, dtype='float32')
   found = {}
   for name in sensors:
     pixels = opened.sensors[name]
@@ -143,9 +146,9 @@ def made(
       pixels = pixels.select(_names(told['bands'][name]))
     size = args.size
     if size is None:
-      size = encoder.image_size(opened.model.spec, name)
+      size = encoder.image_size(spec, name)
     found[name] = graphs.Graph(
-      spec=opened.model.spec,
+      spec=spec,
       sensor=opened.sensors[name],
       pixels=pixels,
       statistics=opened.statistics.get(name),

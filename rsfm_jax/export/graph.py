@@ -21,6 +21,7 @@ from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import preprocess
 from rsfm_jax.sensors import statistics as stats
+from rsfm_jax.sensors import units
 
 Array = jax.Array
 BATCH = 'b'  # The symbolic dimension of every input and output.
@@ -57,6 +58,8 @@ class Graph:
       choices.check(stage, encoder.stage_names(self.spec), key='--stages')
     if self.size < 1:
       raise ValueError(f'--size {self.size} must be at least 1 pixel.')
+    if self.processing_baseline is not None:
+      units.baseline_offset(self.pixels, self.processing_baseline)
     self.recipe()
 
   def recipe(self) -> preprocess.Recipe:

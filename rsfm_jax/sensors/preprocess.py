@@ -89,7 +89,7 @@ def measured(
   Returns:
     float32 [..., C_want] and bool [C_want], bands that hold values.
   """
-  if have.units != want.units:
+  if have.units != want.units or processing_baseline is not None:
     image = units.convert(
       image,
       source=have,

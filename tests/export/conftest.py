@@ -98,16 +98,19 @@ def one_sensor():
   return spec, trees.map_named(draw, build.build(spec).abstract)
 
 
-@pytest.fixture
-def model_folder(one_sensor, tmp_path):
-  """A model folder of optical images."""
-  spec, params = one_sensor
+def save_model(path, spec, params):
   folder.save(
-    tmp_path / 'model',
+    path,
     params,
     spec=spec.to_json(),
-    contract=contract_of(('opt',)),
+    contract=contract_of(spec.sensors),
     record={'parent_hash': 'abc'},
     beside='nothing',
   )
+
+
+@pytest.fixture
+def model_folder(one_sensor, tmp_path):
+  """A model folder of optical images."""
+  save_model(tmp_path / 'model', *one_sensor)
   return tmp_path / 'model'

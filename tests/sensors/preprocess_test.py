@@ -55,6 +55,17 @@ def test_stored_numbers_become_deviations_of_the_wanted_bands(xp):
   assert band_valid.all()
 
 
+def test_an_offset_is_removed_where_the_unit_stays():
+  found = preprocess.recipe(S2, S2, statistics=statistics_of(S2, 1000, 500))
+  told = found._asdict()
+  del told['columns']
+  pixels = np.full((1, 12), 2000, np.float32)
+  got, _ = preprocess.measured(pixels, **told, processing_baseline='05.09')
+  np.testing.assert_array_equal(got, np.zeros((1, 12)))
+  got, _ = preprocess.measured(pixels, **told)
+  np.testing.assert_array_equal(got, np.full((1, 12), 2))
+
+
 def test_statistics_must_be_there():
   with pytest.raises(ValueError, match='statistics of its 4 bands'):
     preprocess.recipe(S2, MS, statistics=None)
