@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import checkpoint
 from benchmarks import compile as compile_benchmark
+from benchmarks import export
 from benchmarks import input as input_benchmark
 from benchmarks import skysense_step
 from benchmarks import swin_torch
@@ -422,3 +423,20 @@ def test_sinkhorn_is_asked_what_a_step_asks_it():
   assert len(targets) == 4 * 3 + 1
   assert prototypes[0] == 4 and prototypes[-1] == config.objective.prototypes
   assert len(work.clusters) == 4 * 2  # Of global and of local views.
+
+
+# Export.
+
+
+def test_exported_and_jitted_programs_take_turns():
+  calls = []
+  runs = {n: lambda x, n=n: calls.append(n) for n in ('jitted', 'stablehlo')}
+  wall = export.time_in_turn(runs, [np.zeros(1)], 2)
+  assert calls[2:] == ['jitted', 'stablehlo', 'stablehlo', 'jitted']
+  assert {name: len(seconds) for name, seconds in wall.items()} == {
+    'jitted': 2,
+    'stablehlo': 2,
+  }
+  wall = {'jitted': [1.0, 2.0, 4.0], 'stablehlo': [1.1, 2.0, 8.0]}
+  row = export.row_of(wall, batch=3)
+  assert row['ratio'] == pytest.approx(1.1) and row['jitted_seconds'] == 2.0

@@ -4,51 +4,19 @@ All are dropless and change no bit by what a mask hides.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rsfm_jax.models import build
+from rsfm_jax.models import encoder
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import geo_prototypes
 from rsfm_jax.objectives import semantic
 
-Prompts = Literal['keep', 'drop']
-FINAL = 'final'  # The normalised tokens after the last stage.
 FUSED = 'fused'
-
-
-def of_image(spec: Any, sensor: str, prompts: Prompts = 'keep'):
-  """(params, image) -> {stage: map} for one sensor, dropless."""
-  apply = build.build(spec).apply
-  options = _prompt_options(spec, prompts)
-
-  def encode(params, image):
-    out = apply(params, {sensor: image}, mode='eval', **options)
-    maps = {name: m[sensor] for name, m in out.intermediates.items()}
-    return maps | {FINAL: out.features[sensor]}
-
-  return encode
-
-
-def _prompt_options(spec: Any, prompts: Prompts) -> dict[str, str]:
-  """What the model must be told about its prompts.
-
-  Raises:
-    ValueError: a model without prompts would have to drop them.
-  """
-  if prompts == 'keep':
-    return {}
-  if not getattr(spec, 'prompts', 0):
-    raise ValueError(f'--prompts {prompts}: the model has no prompts.')
-  return {'prompts': prompts}
-
-
-def stages_of_image(spec: Any) -> list[str]:
-  """Names of the maps of `of_image`, in order."""
-  return ['embed', *(f'stage_{i}' for i in range(len(spec.depths))), FINAL]
 
 
 class Known(NamedTuple):
@@ -58,14 +26,16 @@ class Known(NamedTuple):
   prototypes: jax.Array | None
 
 
-def of_tiles(spec: skysense_v2_spec.SkySenseV2Spec, prompts: Prompts = 'keep'):
+def of_tiles(
+  spec: skysense_v2_spec.SkySenseV2Spec, prompts: encoder.Prompts = 'keep'
+):
   """(Known, inputs) -> {stage: [B, h, w, D]}, dropless.
 
   Stages are 'fused' and, of every sensor, '<sensor>/embed' to '<sensor>/final',
   means over the dates that count. Whatever a mask hides changes no bit.
   """
   apply = build.build(spec).apply
-  options = _prompt_options(spec, prompts)
+  options = encoder.prompt_options(spec, prompts)
 
   def encode(known: Known, inputs: Mapping[str, Any]):
     seen, context = inputs['sensors'], None
@@ -81,7 +51,7 @@ def of_tiles(spec: skysense_v2_spec.SkySenseV2Spec, prompts: Prompts = 'keep'):
       mode='eval',
       **options,
     )
-    levels = out.intermediates | {FINAL: out.features}
+    levels = out.intermediates | {encoder.FINAL: out.features}
     maps = {
       f'{s}/{level}': over_dates(x, there[s])
       for level, of in levels.items()
@@ -108,7 +78,7 @@ def stages_of_tiles(
 ) -> tuple[str, ...]:
   """The fused features, if there are any, and the last ones of every sensor."""
   fused = (FUSED,) if spec.fusion_depth else ()
-  return fused + tuple(f'{sensor}/{FINAL}' for sensor in sensors)
+  return fused + tuple(f'{sensor}/{encoder.FINAL}' for sensor in sensors)
 
 
 def of_queries(spec: skysense_v2_spec.SkySenseV2Spec, *, query_heads: int):

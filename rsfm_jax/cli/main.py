@@ -19,6 +19,7 @@ from rsfm_jax.cli import data_synthesize
 from rsfm_jax.cli import data_text_embeddings
 from rsfm_jax.cli import demo
 from rsfm_jax.cli import evaluate
+from rsfm_jax.cli import export
 from rsfm_jax.cli import finetune
 from rsfm_jax.cli import import_weights
 from rsfm_jax.cli import inspect
@@ -39,6 +40,7 @@ VERBS: dict[str, ModuleType] = {
   'finetune': finetune,
   'assess': assess,
   'prune': prune,
+  'export': export,
   'evaluate': evaluate,
   'report': report,
   'inspect': inspect,

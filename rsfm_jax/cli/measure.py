@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rsfm_jax.cli import encoders
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
 from rsfm_jax.core import memory
@@ -21,6 +20,7 @@ from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
+from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
@@ -113,11 +113,14 @@ def extractor(
   stages: tuple[str, ...],
   pools: tuple[str, ...],
   views: features_lib.Views,
-  prompts: encoders.Prompts = 'keep',
+  prompts: encoder.Prompts = 'keep',
 ) -> features_lib.Extractor:
   """The same arguments give the same compiled program."""
   return features_lib.Extractor(
-    encoders.of_image(spec, sensor, prompts), stages, pools=pools, views=views
+    encoder.encoder(spec, sensor, prompts=prompts),
+    stages,
+    pools=pools,
+    views=views,
   )
 
 
@@ -142,14 +145,14 @@ def model_rows(
   stages: Sequence[str] | None = None,
   pools: Sequence[str] = ('mean', 'std'),
   views: features_lib.Views = 'identity',
-  prompts: encoders.Prompts = 'keep',
+  prompts: encoder.Prompts = 'keep',
   seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features."""
   extract = extractor(
     opened.model.spec,
     to.sensor.name,
-    tuple(stages or encoders.stages_of_image(opened.model.spec)),
+    tuple(stages or encoder.stage_names(opened.model.spec)),
     tuple(pools),
     views,
     prompts,
@@ -194,7 +197,7 @@ def images_per_second(
   run = extractor(
     opened.model.spec,
     to.sensor.name,
-    tuple(encoders.stages_of_image(opened.model.spec)),
+    tuple(encoder.stage_names(opened.model.spec)),
     ('mean', 'std'),
     'identity',
   ).describe

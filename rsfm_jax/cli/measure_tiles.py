@@ -27,6 +27,7 @@ from rsfm_jax.data import tiles
 from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import encoder
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.objectives import clean
 from rsfm_jax.sensors import contract
@@ -162,7 +163,7 @@ def extractor(
   spec: skysense_v2_spec.SkySenseV2Spec,
   stages: tuple[str, ...],
   pools: tuple[str, ...],
-  prompts: encoders.Prompts,
+  prompts: encoder.Prompts,
 ) -> features_lib.Extractor:
   """The same arguments give the same compiled program."""
   return features_lib.Extractor(
@@ -179,7 +180,7 @@ def model_rows(
   stages: Sequence[str] | None = None,
   pools: Sequence[str] = ('mean', 'std'),
   views: features_lib.Views = 'identity',
-  prompts: encoders.Prompts = 'keep',
+  prompts: encoder.Prompts = 'keep',
   seed: int = 0,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features.

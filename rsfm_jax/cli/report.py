@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from rsfm_jax.cli import encoders
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import reconstruct
@@ -16,6 +15,7 @@ from rsfm_jax.core import files
 from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import encoder
 from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
@@ -226,7 +226,7 @@ def _features(
 ) -> list[Any]:
   if not images:
     return []
-  stages = encoders.stages_of_image(opened.model.spec)
+  stages = encoder.stage_names(opened.model.spec)
   encode = once.jit(lambda p, x: opened.model.apply(p, x).intermediates)
   maps = encode(opened.params, dict(images))
   figures = []

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 import uuid
 
@@ -38,6 +39,26 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
   write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[pathlib.Path]:
+  """A new folder to fill; it appears under its name when all went well.
+
+  Raises:
+    ValueError: `path` is there already, or in an object store.
+  """
+  path = uris.local(path, what='a folder', by='its renaming', access='write')
+  if path.exists():
+    raise ValueError(f'{path} is there already; choose another --out.')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}.tmp')
+  temporary.mkdir()
+  try:
+    yield temporary
+    os.rename(temporary, path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:

@@ -11,8 +11,8 @@ from rsfm_jax.data import augment
 from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
+from rsfm_jax.sensors import preprocess
 from rsfm_jax.sensors import statistics as stats
-from rsfm_jax.sensors import units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,22 +55,13 @@ class Adapter:
         statistics missing or of another number of bands.
     """
     name = sensor_in(store, want)
-    have = store.sensors[name]
-    found = _match(have, want, missing_bands)
-    columns = tuple(range(len(have.bands)))
-    if have.kind != contract.Kind.SAR_COMPLEX:
-      # Bands that nobody asked for are not worth resampling.
-      columns = tuple(sorted({i for i in found.indices if i >= 0}))
-      have = have.select(tuple(have.band_names[i] for i in columns))
-      found = _match(have, want, missing_bands)
-    if want.kind == contract.Kind.SAR_COMPLEX:
-      statistics = None
-    elif statistics is None or len(statistics.mean) != len(want.bands):
-      raise ValueError(
-        f'{want.name}: statistics of its {len(want.bands)} bands are needed '
-        f'to normalise, got {statistics}.'
-      )
-    return cls(name, have, want, columns, found, statistics)
+    found = preprocess.recipe(
+      store.sensors[name],
+      want,
+      statistics=statistics,
+      missing_bands=missing_bands,
+    )
+    return cls(name, *found)
 
   @property
   def exact(self) -> bool:
@@ -170,17 +161,22 @@ class Adapter:
     self, record: Mapping[str, np.ndarray], image: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     """Stored values to normalised values of the wanted bands."""
+    scale = None
+    if self.statistics is None:
+      scale = record[f'{self.name}/scene_scale'].astype(np.float32)
+    image, band_valid = preprocess.measured(
+      image,
+      have=self.have,
+      want=self.want,
+      found=self.found,
+      statistics=self.statistics,
+      scene_scale=scale,
+    )
     present = record.get(f'{self.name}/band_valid')
-    if self.have.units != self.want.units:
-      image = units.convert(image, source=self.have, target=self.want.units)
-    image, band_valid = matching.apply(self.found, image)
     if present is not None:
       here, _ = matching.apply(self.found, present[list(self.columns)])
       band_valid = band_valid & here
-    if self.statistics is None:
-      scale = record[f'{self.name}/scene_scale'].astype(np.float32)
-      return image.astype(np.float32) / scale, band_valid
-    return stats.normalise(image, self.statistics), band_valid
+    return image, band_valid
 
 
 def sensor_in(store: stores.Store, want: contract.Sensor) -> str:
@@ -254,9 +250,3 @@ def merged_statistics(
           part[field][row] = state[field][column]
     total.merge(stats.Accumulator.from_json(part))
   return total.result()
-
-
-def _match(
-  have: contract.Sensor, want: contract.Sensor, policy: matching.Policy
-) -> matching.Match:
-  return matching.match(units.converted(have, want.units), want, policy=policy)

@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,11 +40,13 @@ def save(
   spec: Mapping[str, Any],
   contract: Mapping[str, Any],
   record: Mapping[str, Any],
+  beside: Literal['checkpoint', 'nothing'] = 'checkpoint',
 ) -> str:
   """Writes a model folder; the weights come last, so that it is whole or not.
 
   An Orbax checkpoint of the parameters (step 0) stands beside the weights,
-  for warm starts on any mesh.
+  for warm starts on any mesh, unless `beside` is 'nothing': then the folder is
+  one to publish.
 
   Returns:
     The content hash of the parameters.
@@ -62,6 +64,8 @@ def save(
   }
 
   def companions() -> None:
+    if beside == 'nothing':
+      return
     orbax = checkpoint.Checkpoints(pathlib.Path(folder) / 'checkpoints', keep=1)
     state = {'params': params, 'step': np.zeros((), np.int32)}
     orbax.save(0, state, {'spec': dict(spec), 'contract': dict(contract)})

@@ -278,7 +278,7 @@ class RingMoE(nnx.Module):
     spec = self.spec
     present = self._check(images)
     arrangement = expert_parallel.arrange(
-      [(spec.sensors.index(s), len(images[s])) for s in present],
+      [(spec.sensors.index(s), images[s].shape[0]) for s in present],
       placement,
       groups=spec.routing_groups if mode == 'train' else None,
     )

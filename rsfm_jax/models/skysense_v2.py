@@ -196,7 +196,7 @@ class SkySenseV2(nnx.Module):
     for sensor in (s for s in self.spec.sensors if s in images):
       halved = reduces.get(sensor, self.spec.of('reduces', sensor))
       image = images[sensor]
-      alike = (len(image), image.shape[-3:-1], tuple(halved))
+      alike = (image.shape[0], image.shape[-3:-1], tuple(halved))
       groups.setdefault(alike, []).append(sensor)
     return list(groups.values())
 

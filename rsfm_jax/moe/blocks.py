@@ -13,6 +13,7 @@ Letters: N rows sorted by expert, E experts, D embed, F hidden.
 from collections.abc import Callable
 
 import jax
+from jax import export
 import jax.numpy as jnp
 
 from rsfm_jax.nn import mlp
@@ -33,10 +34,12 @@ def block_sizes(rows: int, hidden: int) -> tuple[int, ...]:
   were taken gives the same bits. The choice is not a delicate one: with d 256,
   hidden 1,024 and 8 experts on two cores, ladders from 256..16 to 512..32 gave
   layers within 3 % of each other at 4,096 tokens, and so did 512 and 1,024 at
-  16,384 rows.
+  16,384 rows. A symbolic number of rows (`jax.export`) has the ladder of many.
   """
-  top = max(min(_CACHE_BYTES // (4 * hidden), rows, _LARGEST), 1)
-  sizes = [1 << top.bit_length() - 1]
+  top = _CACHE_BYTES // (4 * hidden)
+  if not export.is_symbolic_dim(rows):
+    top = min(top, rows)
+  sizes = [1 << max(min(top, _LARGEST), 1).bit_length() - 1]
   while sizes[-1] > _SMALLEST:
     sizes.append(max(sizes[-1] // _STEP, _SMALLEST))
   return tuple(sizes)
@@ -59,6 +62,11 @@ def forward(
   """
   w_in, b_in, w_out, b_out = weights
   active = mlp.ACTIVATIONS[activation]
+  number, width = rows.shape[0], w_in.shape[-1]
+  sizes = block_sizes(number, width)
+  if export.is_symbolic_dim(number):
+    # Whatever the size will be, the largest block lies inside the array.
+    rows = jnp.pad(rows, ((0, sizes[0]), (0, 0)))
 
   def expert(index, begin, end, carry):
     w_1, b_1, w_2, b_2 = (
@@ -74,10 +82,10 @@ def forward(
 
     return _walk(begin, end, sizes, rows.shape[0], block, carry)
 
-  width = w_in.shape[-1]
-  sizes = block_sizes(rows.shape[0], width)
   hidden = jax.lax.full_like(rows, 0, shape=(rows.shape[0], width))
-  return _each_expert(counts, expert, (jnp.zeros_like(rows), hidden))
+  carry = (jnp.zeros_like(rows), hidden)
+  y, hidden = _each_expert(counts, expert, carry)
+  return y[:number], hidden[:number]
 
 
 def backward(

@@ -1,6 +1,7 @@
 """One set of experts in place of an FFN (SkySense V2, V-MoE, MAPEX-style)."""
 
 import functools
+import math
 from typing import NamedTuple
 
 from flax import nnx
@@ -119,7 +120,7 @@ class MoE(nnx.Module):
       placement: where samples and experts live on a mesh; B is cut over it.
     """
     shards = placement.shards if placement else 1
-    groups = _check_groups(groups, shards, len(x), places)
+    groups = _check_groups(groups, shards, x.shape[0], places)
     noise = None
     if key is not None and options.gate_noise:
       # Drawn for the whole batch: the same on any number of devices.
@@ -209,14 +210,14 @@ def _forward(
 ) -> tuple[Array, Statistics]:
   """One device's part of the layer."""
   flat = x.reshape(-1, x.shape[-1])
-  per_image = len(flat) // len(x)
+  tokens, per_image = flat.shape[0], math.prod(x.shape[1:-1])
   if noise is not None:
-    noise = noise.reshape(len(flat), -1)
+    noise = noise.reshape(tokens, -1)
   if valid is not None and valid.ndim == 1:
-    valid = jnp.repeat(valid, per_image, total_repeat_length=len(flat))
+    valid = jnp.repeat(valid, per_image, total_repeat_length=tokens)
   elif valid is not None:
     valid = valid.reshape(-1)
-  cut = routing.TokenGroups.cut([(0, len(flat))], slices=groups)
+  cut = routing.TokenGroups.cut([(0, tokens)], slices=groups)
   logits = None
   if sensor is not None:
     sensor = sensor.reshape(-1)
@@ -250,7 +251,7 @@ def _by_place(
     rows = rows.reshape(-1, *sizes, *rows.shape[1:]).swapaxes(0, 1)
     return rows.reshape(sizes[0], -1, *rows.shape[3:])
 
-  weight = jnp.ones(len(sent.logits)) if valid is None else valid
+  weight = jnp.ones(sent.logits.shape[0]) if valid is None else valid
   rows = (sent.logits, noise, weight.astype(jnp.float32), sent.dropped)
   sums = functools.partial(_statistics, std=options.gate_noise)
   routed = (sent.routing.probs, sent.routing.expert, sent.routing.gate, norms)

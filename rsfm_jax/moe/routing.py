@@ -80,11 +80,11 @@ class TokenGroups(NamedTuple):
   def spread(self, values: Array | np.ndarray) -> Array:
     """[G, ...] -> [N, ...], the group's value at each of its tokens."""
     values = jnp.asarray(values)
-    if self.equal:
-      return jnp.repeat(
-        values, self.sizes[0], 0, total_repeat_length=self.tokens
-      )
     shape = values.shape[1:]
+    if self.equal:  # `jnp.repeat` takes no symbolic size.
+      wide = (values.shape[0], self.sizes[0], *shape)
+      values = jnp.broadcast_to(values[:, None], wide)
+      return values.reshape(self.tokens, *shape)
     return jnp.concatenate(
       [
         jnp.broadcast_to(v[None], (n, *shape))
@@ -243,9 +243,9 @@ def _order(
   else:
     bits = jax.lax.bitcast_convert_type(probs.max(-1), jnp.uint32)
     rank = bits * jnp.uint32(2654435769)  # Fibonacci hashing.
-  index = np.repeat(np.arange(len(groups.sizes)), groups.sizes)
+  index = groups.spread(np.arange(len(groups.sizes), dtype=np.int32))
   rank = jax.lax.stop_gradient(rank)
-  keys = (jnp.asarray(index, jnp.int32), rank, tokens)
+  keys = (index, rank, tokens)
   if valid is not None:
     keys = (keys[0], (~valid).astype(jnp.int32), *keys[1:])
   return jax.lax.sort(keys, num_keys=len(keys) - 1)[-1]
@@ -275,7 +275,7 @@ def positions(
     inverse = (
       jnp.zeros_like(order)
       .at[order]
-      .set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
+      .set(jnp.arange(order.shape[0], dtype=order.dtype), unique_indices=True)
     )
     return ranks[inverse], counts
   starts = np.cumsum((0, *groups.sizes))[:-1]

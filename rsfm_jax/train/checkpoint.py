@@ -150,7 +150,7 @@ class Checkpoints:
       items[_REST] = {k: v for k, v in abstract.items() if k not in items}
       out = _load(self._folder / str(step), items)
       state = out.pop(_REST) | out
-      return Restored(step, state, metadata(self._folder / str(step)))
+      return Restored(step, state, metadata_of(self._folder / str(step)))
     if found:
       raise ValueError(f'{self._folder}: all of the steps {found} are damaged.')
     return None
@@ -244,7 +244,7 @@ def metadata(folder: files.Path, *, step: int | None = None) -> dict[str, Any]:
   folder, known = _local(folder, 'read'), steps(folder)
   if not known or step not in (None, *known):
     raise ValueError(f'{folder} holds no step {step or ""}, only {known}.')
-  return _metadata(folder / str(known[-1] if step is None else step))
+  return metadata_of(folder / str(known[-1] if step is None else step))
 
 
 def damage(
@@ -299,7 +299,7 @@ def load_params(
   index, place = good_step(folder, step)
   tree = _placed(_abstract(place, which), shardings)
   load = _load if which in _ALONE else _load_of_rest
-  return Loaded(index, load(place, {which: tree})[which], metadata(place))
+  return Loaded(index, load(place, {which: tree})[which], metadata_of(place))
 
 
 def good_step(
@@ -402,7 +402,7 @@ def saved(folder: pathlib.Path, item: str) -> dict[str, Any]:
   return trees.flatten(_abstract(folder, item))
 
 
-def metadata(folder: pathlib.Path) -> dict[str, Any]:
+def metadata_of(folder: pathlib.Path) -> dict[str, Any]:
   """What was saved with a step, as JSON."""
   return dict(ocp.checkpointables_metadata(folder).custom_metadata or {})
 

@@ -46,7 +46,7 @@ def open_params(
   names = checkpoint.saved(place, which)
   context = tensorstore.Context({'cache_pool': {'total_bytes_limit': 0}})
   arrays = {name: Stored(_open(place / which, name, context)) for name in names}
-  return Opened(index, trees.unflatten(arrays), checkpoint.metadata(place))
+  return Opened(index, trees.unflatten(arrays), checkpoint.metadata_of(place))
 
 
 def _open(folder, name: str, context) -> tensorstore.TensorStore:

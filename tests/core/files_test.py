@@ -107,3 +107,20 @@ def test_a_bucket_has_neither_locks_nor_renames():
     files.exclusive(pathlib.Path('gs://b/run')).__enter__()
   with pytest.raises(ValueError, match='s3://b/x.json: a file .*aws s3 cp'):
     files.write_json('s3://b/x.json', {})
+
+
+def test_a_folder_appears_whole(tmp_path):
+  with files.whole_folder(tmp_path / 'a' / 'out') as folder:
+    files.write_text(folder / 'text', 'x')
+    assert not (tmp_path / 'a' / 'out').exists()
+  assert (tmp_path / 'a' / 'out' / 'text').read_text() == 'x'
+  with pytest.raises(ValueError, match='is there already'):
+    with files.whole_folder(tmp_path / 'a'):
+      raise AssertionError
+
+
+def test_a_folder_that_failed_leaves_nothing(tmp_path):
+  with pytest.raises(RuntimeError), files.whole_folder(tmp_path / 'out') as f:
+    files.write_text(f / 'text', 'x')
+    raise RuntimeError
+  assert not list(tmp_path.iterdir())
