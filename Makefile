@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SHARED ?= ../shared
 ARGS ?=
+# Test processes: one a core, but each takes up to 5 GB.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -31,8 +33,8 @@ $(READY): requirements.txt pyproject.toml
 demo: $(READY)  ## Scenes, pre-training, pruning, probes and a report.
 	$(BIN)/python -m rsfm_jax demo $(ARGS)
 
-test: $(READY)  ## The test suite; ARGS='-k name' narrows it.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## The test suite; ARGS='-k name' narrows it, JOBS=1 is serial.
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 real: $(READY)  ## The same on real scenes (SHARED=folder of samples).
 	SHARED=$(SHARED) PATH="$(CURDIR)/$(BIN):$$PATH" \
