@@ -96,10 +96,8 @@ def measured(
     for dataset, folder in DATASETS.items():
       to = measure.target(stores.Store(work / folder), SENSOR, opened)
       for stages, pools in ((('final',), ('mean',)), (None, ('mean', 'std'))):
-        last = step in (0, saved[-1])
-        protocols = (KNN, 'linear') if last and stages is None else (KNN,)
         for row in measure.model_rows(
-          opened, to, name=rung, protocols=protocols, stages=stages, pools=pools
+          opened, to, name=rung, protocols=(KNN,), stages=stages, pools=pools
         ):
           yield {
             'run': LADDER[rung],
@@ -119,7 +117,7 @@ def baselines(work: pathlib.Path) -> list[dict[str, Any]]:
   out = []
   for dataset, folder in DATASETS.items():
     to = measure.target(stores.Store(work / folder), SENSOR, None)
-    for row in measure.baseline_rows(to, protocols=(KNN, 'linear')):
+    for row in measure.baseline_rows(to, protocols=(KNN,)):
       kept = {'run': row.name, 'dataset': dataset, 'protocol': row.protocol}
       out.append(
         kept | {'accuracy': row.value, 'low': row.low, 'high': row.high}
