@@ -13,8 +13,8 @@ from tests.convert import torch_models
 
 # Sums in another order, and the eps of layer norms for scaled copies.
 SAME = dict(rtol=1e-4, atol=1e-4)
-# How far a block's gate strays from its mean at a router's start, measured.
-GATED = 0.1
+# What gates that stray from their mean change in features; 0.027 was measured.
+GATED = 0.05
 
 
 def features(spec, params, size):
