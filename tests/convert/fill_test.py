@@ -13,8 +13,8 @@ from tests.convert import torch_models
 
 # Sums in another order, and the eps of layer norms for scaled copies.
 SAME = dict(rtol=1e-4, atol=1e-4)
-# How far a block's gate strays from its mean at a router's start, measured.
-GATED = 0.1
+# What gates that stray from their mean change in features; 0.027 was measured.
+GATED = 0.05
 
 
 def features(spec, params, size):
@@ -213,3 +213,37 @@ def test_what_one_does_not_want_is_left_out():
   assert 'embed/opt/kernel' in {row.name for row in report.at_init}
   skipped = {row.name: row.how for row in report.with_status('skipped')}
   assert skipped['patch_embed.proj.bias'] == 'as --skip asks'
+
+
+def test_blocks_of_a_unit_are_those_of_the_source():
+  """Units of two blocks, stacked: 0 and 2 are plain, 1 and 3 have experts."""
+  tensors = torch_models.vit(depth=5)
+  spec = tiny_models.mapex_spec(depth=5, experts=(2, 2))
+  found = tiny_models.filled(tensors, 'timm_vit', spec).params
+  for unit, (plain, last) in enumerate(((0, 1), (2, 3))):
+    for name, block in (('plain_0', plain), ('last', last)):
+      np.testing.assert_array_equal(
+        found[f'run_0/{name}/attention/out/kernel'][unit],
+        tensors[f'blocks.{block}.attn.proj.weight'].T,
+      )
+    np.testing.assert_array_equal(
+      found['run_0/last/ffn/routed/w_in'][unit, 1],
+      tensors[f'blocks.{last}.mlp.fc1.weight'].T,
+    )
+  np.testing.assert_array_equal(
+    found['run_1/last/ffn/w_in'][0], tensors['blocks.4.mlp.fc1.weight'].T
+  )
+
+
+def test_three_branches_of_a_ringmoe_give_a_third_each():
+  tensors = torch_models.swin_v2()
+  spec = tiny_models.ringmoe_spec(gate='normalised')
+  found = tiny_models.filled(tensors, 'timm_swinv2', spec).params
+  third = tensors['layers.0.blocks.0.mlp.fc2.weight'].T / 3
+  ffn = 'stage_0/blocks/ffn'
+  for got in (
+    found[f'{ffn}/shared/w_out'][0],
+    found[f'{ffn}/collaborative/w_out'][0, 1],
+    found[f'{ffn}/specialised/w_out'][0, 1, 0],
+  ):
+    np.testing.assert_allclose(got, third, rtol=1e-6)

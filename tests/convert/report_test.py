@@ -53,7 +53,7 @@ def test_the_table_puts_what_is_alike_in_one_line(report):
 
 
 def test_the_right_source_is_suggested():
-  """Files from before timm 0.9 count merges with the stage before."""
+  """Older files of timm count merges with the stage before."""
   tensors = {
     name.replace('layers.1.downsample', 'layers.0.downsample'): x
     for name, x in torch_models.swin_v2().items()

@@ -27,8 +27,8 @@ from rsfm_jax.nn import transformer
 
 # As the fixtures say for float32; the ViT's own float32 run is off by 2.4e-5.
 MODEL, VIT, STAGE = 5e-5, 2e-4, 5e-5
-# What the tanh form of the GELU and RingMoE's eps change in features.
-OWN_CONSTANTS = 2e-2
+# What the tanh form of the GELU and RingMoE's eps change; 9e-4 was measured.
+OWN_CONSTANTS = 3e-3
 KEY = jax.random.key(0)
 
 
