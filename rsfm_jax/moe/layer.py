@@ -119,6 +119,7 @@ class MoE(nnx.Module):
         for sums by sensor; None takes the places' sums.
       placement: where samples and experts live on a mesh; B is cut over it.
     """
+    assert sensor is not None or self.router.conditioning == 'none'
     shards = placement.shards if placement else 1
     groups = _check_groups(groups, shards, x.shape[0], places)
     noise = None

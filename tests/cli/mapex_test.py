@@ -27,7 +27,7 @@ def get_config():
       embed_dim=8, depth=2, heads=1, experts=(2,), capacity_factor=2.0,
       decoder_dim=8, decoder_depth=1, decoder_heads=1,
   )
-  c.optim.warmup_steps = 1
+  c.optim.warmup_percent = 50.0
   c.data.samples.sources = (('scenes', 'train', 1.0),)
   c.data.samples.batch_size = 8
   c.train.total_steps = 2

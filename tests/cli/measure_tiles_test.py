@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from rsfm_jax.cli import encoders
+from rsfm_jax.cli import main
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
 from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
+from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.models import build
 from rsfm_jax.models import sizes
 from rsfm_jax.objectives import clean
@@ -277,6 +279,25 @@ def test_models_and_raw_statistics_become_rows(store, opened):
   assert {row.dataset for row in rows} == {f'scenes ({HR} + {SAR})'}
   assert rows[0].checkpoint == 'hash'
   assert [row.normalisation for row in rows[:2]] == ['pretrained', 'dataset']
+
+
+def test_the_verb_probes_all_sensors_and_dates(
+  store, opened, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(models, 'open_model', lambda path, which: opened)
+  out = tmp_path / 'rows.jsonl'
+  words = ['evaluate', '--store', str(store.folder), '--out', str(out)]
+  words += ['--sensors', f'{HR},{SAR}', '--checkpoint', 'mine=somewhere']
+  words += ['--protocols', 'galileo_knn5', '--baselines', 'raw']
+  assert main.main([*words, '--batch_size', '3', '--dates', '3']) == 0
+  rows = rows_lib.read(out)
+  assert [row.name for row in rows] == [
+    'raw statistics',
+    'raw statistics gradients',
+    'mine',
+  ]
+  assert {row.dataset for row in rows} == {f'scenes ({HR} + {SAR})'}
+  assert {row.normalisation for row in rows} == {'pretrained'}
 
 
 def test_means_are_over_the_dates_that_count():

@@ -10,6 +10,7 @@ import pytest
 from rsfm_jax.core import trees
 from rsfm_jax.models import accounting
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex
 from rsfm_jax.models import sizes
 
 OPTICAL = dict(sensors=('opt',), channels=(3,), decoders=False)
@@ -161,6 +162,44 @@ def test_flops_of_skysense_v2_are_those_of_its_products():
   told = accounting.skysense_flops(spec, sides, dates=dates)
   # Position tables' resizing and the bias MLP are products, too.
   assert told <= program < 1.06 * told
+
+
+@pytest.mark.parametrize('keep_ratio', [None, 0.25])
+def test_flops_of_a_mapex_style_model_are_those_of_its_products(keep_ratio):
+  """Those of a small dense model's program, counted."""
+  spec = sizes.mapex_spec(
+    'tiny', depth=1, moe_every=0, experts=(), decoder_depth=1
+  )
+  built = build.build(spec)
+  side, sensors = spec.image_size, ('s2_rgb', 's1_vv')
+  tokens = 2 * spec.grid**2
+  images = {
+    s: jax.ShapeDtypeStruct(
+      (1, side, side, spec.of('channels', s)), jnp.float32
+    )
+    for s in sensors
+  }
+  masking = None
+  if keep_ratio:
+    order = jnp.arange(tokens)[None]
+    masking = mapex.Masking(order, jnp.ones((1, tokens // 4), bool))
+  run = lambda p, x: built.apply(p, x, masking=masking)
+  program = hlo_flops(jax.jit(run).lower(built.abstract, images))
+  told = accounting.mapex_flops(spec, sensors, keep_ratio=keep_ratio)
+  assert program == told
+
+
+def test_a_routed_token_pays_for_one_expert_and_the_router():
+  routed = sizes.mapex_spec('tiny')
+  dense = sizes.mapex_spec('tiny', experts=(1,) * 4)
+  tokens, dim = routed.grid**2, routed.embed_dim
+  flops = lambda spec, **how: accounting.mapex_flops(spec, ('s2_nir',), **how)
+  assert flops(routed) - flops(dense) == 2 * 4 * tokens * 6 * dim
+  both = sizes.mapex_spec('tiny', choices=2, shared=1)
+  ffn = 2 * dim * int(dim * routed.mlp_ratio)
+  assert flops(both) - flops(routed) == 2 * 4 * tokens * 2 * ffn
+  found = accounting.report(routed)
+  assert found['active_parameters']['s2_nir'] < found['parameters']['encoder']
 
 
 def hlo_flops(lowered):
