@@ -187,14 +187,13 @@ def sensor_in(store: stores.Store, want: contract.Sensor) -> str:
   """The sensor of a store that feeds `want`.
 
   The one called like it, else the only one, else the only one that has all its
-  bands: groups of bands as sensors are cut out of a whole one.
+  bands in its units: groups of bands as sensors are cut out of a whole one.
 
   Raises:
     ValueError: the store has several, and none or several that would do.
   """
   if want.name not in store.sensors:
-    holding = [n for n, s in store.sensors.items() if matching.holds(s, want)]
-    for found in (list(store.sensors), holding):
+    for found in (list(store.sensors), _holding(store, want)):
       if len(found) == 1:
         return found[0]
   key = f'sensor of {store.folder}'
@@ -203,11 +202,15 @@ def sensor_in(store: stores.Store, want: contract.Sensor) -> str:
 
 def feeds(store: stores.Store, want: contract.Sensor) -> bool:
   """Whether a store has a sensor with all bands of `want`, in its units."""
-  return any(
-    name == want.name
-    or (have.units == want.units and matching.holds(have, want))
+  return want.name in store.sensors or bool(_holding(store, want))
+
+
+def _holding(store: stores.Store, want: contract.Sensor) -> list[str]:
+  return [
+    name
     for name, have in store.sensors.items()
-  )
+    if have.units == want.units and matching.holds(have, want)
+  ]
 
 
 def merged_statistics(

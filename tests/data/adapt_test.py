@@ -222,3 +222,47 @@ def test_what_cannot_feed_the_model_is_refused(tmp_path):
     adapt.Adapter.of(store, OPT, statistics=_plain(4))
   with pytest.raises(ValueError, match='a sample has no ms'):
     _read(store, MS)
+
+
+def test_groups_of_bands_are_cut_out_of_a_store_of_whole_sensors(tmp_path):
+  level2, radar = map(catalogue.get, ('sentinel2_skysense', 'sentinel1_grd'))
+  optical = np.zeros((8, 8, 10), np.uint16)
+  optical[:] = np.arange(1, 11)
+  sample = {
+    'sentinel2_skysense/image': optical,
+    'sentinel1_grd/image': np.full((8, 8, 2), [-5, -9], np.float32),
+  }
+  store = _pack(tmp_path / 'both', [level2, radar], sample)
+  for name in ('s2_rgb', 's2_rededge', 's2_nir', 's2_swir'):
+    want = catalogue.get(name)
+    places = [1 + level2.band_names.index(b) for b in want.band_names]
+    out = _read(store, want)
+    np.testing.assert_array_equal(out['image'][0, 0], places)
+    merged = adapt.merged_statistics(want, (store,))
+    np.testing.assert_allclose(merged.mean, places)
+  for name, value in (('s1_vv', -5), ('s1_vh', -9)):
+    out = _read(store, catalogue.get(name))
+    np.testing.assert_array_equal(out['image'][3, 3], [value])
+  with pytest.raises(ValueError, match='landsat8'):
+    _read(store, catalogue.get('landsat8'))
+  # Two that would do: nobody chooses for the user.
+  level1 = catalogue.get('sentinel2_l1c')
+  sample = {
+    'sentinel2_skysense/image': optical,
+    'sentinel2_l1c/image': np.ones((8, 8, 13), np.uint16),
+  }
+  store = _pack(tmp_path / 'two', [level2, level1], sample)
+  with pytest.raises(ValueError, match='s2_rgb'):
+    _read(store, catalogue.get('s2_rgb'))
+
+
+def test_a_store_feeds_sensors_whose_bands_and_units_it_has(tmp_path):
+  level2 = catalogue.get('sentinel2_l2a')
+  image = np.ones((4, 4, 12), np.uint16)
+  store = _pack(tmp_path, [level2], {'sentinel2_l2a/image': image})
+  fed = [
+    name
+    for name in ('s2_rgb', 'ms', 'opt', 's1_vv', 'sentinel2_l1c')
+    if adapt.feeds(store, catalogue.get(name))
+  ]
+  assert fed == ['s2_rgb']

@@ -442,3 +442,40 @@ def test_a_sensor_has_one_stream(streams):
     pipeline.batches([streams[0], streams[0]], seed=0)
   with pytest.raises(ValueError, match='exactly one stream'):
     pipeline.batches([], seed=0)
+
+
+def test_sensors_that_a_sample_or_a_store_lacks_are_masked(tmp_path):
+  """Co-registered samples: both, one of them, another store without it."""
+  radar = {'sar_l2/image': np.full((12, 12, 1), 3, np.float32)}
+  both = _pack(
+    tmp_path / 'both', [OPT, DB], [_constant(1) | radar, _constant(2)]
+  )
+  one = _pack(tmp_path / 'one', [OPT], [_constant(4)])
+  stream = pipeline.Stream(
+    (OPT, DB),
+    sources=[(both, None, 0.5), (one, None, 0.5)],
+    batch_size=8,
+    crop=augment.Crop(size=8),
+    statistics=PLAIN,
+    missing_sensors='mask',
+  )
+  batch = next(pipeline.batches([stream], seed=0))
+  opt, db = batch['opt'], batch['sar_l2']
+  assert opt['image'].shape == (8, 8, 8, 3) and db['image'].shape == (
+    8,
+    8,
+    8,
+    1,
+  )
+  kind = opt['image'][:, 0, 0, 0]
+  assert {1, 2, 4} == set(kind.tolist())
+  here = kind == 1
+  np.testing.assert_array_equal(db['band_valid'][:, 0], here)
+  np.testing.assert_array_equal(db['pixel_valid'].all((1, 2)), here)
+  assert (db['image'][here] == 3).all() and (db['image'][~here] == 0).all()
+  assert opt['band_valid'].all() and db['valid'].all()
+  strict = dataclasses.replace(stream, missing_sensors='error')
+  with pytest.raises(ValueError, match='to db'):
+    next(pipeline.batches([strict], seed=0))
+  with pytest.raises(ValueError, match='missing_sensors'):
+    dataclasses.replace(stream, missing_sensors='skip')

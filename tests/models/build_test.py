@@ -32,6 +32,7 @@ def golden_specs():
     'ringmoe_v1_bias': spec('v1_bias'),
     'ringmoe_v2_cosine': spec('v2_cosine'),
     'skysense_v2_tiny': sizes.skysense_v2_spec('tiny'),
+    'mapex_tiny': sizes.mapex_spec('tiny'),
   }
 
 

@@ -21,6 +21,12 @@ GOLDEN = {
   'landsat8': 'B1 B2 B3 B4 B5 B6 B7',
   'landsat9': 'B1 B2 B3 B4 B5 B6 B7',
   'dem': 'elevation',
+  's2_rgb': 'B04 B03 B02',
+  's2_rededge': 'B05 B06 B07',
+  's2_nir': 'B08',
+  's2_swir': 'B11 B12 B8A',
+  's1_vv': 'VV',
+  's1_vh': 'VH',
 }
 
 
