@@ -222,7 +222,14 @@ def test_balance_is_of_the_mixed_batch():
     rows = jnp.asarray(rows, jnp.float32)[None]
     zero = jnp.zeros(1)
     return moe_layer.Statistics(
-      balance.Demand(rows, rows), zero, rows, rows, zero, zero, rows.sum(-1)
+      demand=balance.Demand(rows, rows),
+      z=zero,
+      chosen=rows,
+      gate=rows,
+      salience=rows,
+      dropped=zero,
+      entropy=zero,
+      tokens=rows.sum(-1),
     )
 
   loss = lambda **rows: task._balance(
