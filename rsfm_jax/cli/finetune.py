@@ -21,6 +21,7 @@ from rsfm_jax.evaluate import bootstrap
 from rsfm_jax.evaluate import finetuned
 from rsfm_jax.evaluate import outcomes
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.train import best as best_lib
 from rsfm_jax.train import checkpoint
 from rsfm_jax.train import hooks
@@ -87,9 +88,14 @@ def train(config, workdir: pathlib.Path) -> list[rows_lib.Row]:
 
 
 def _measure(started: running.Started) -> finetuned.Finetuned:
-  task = started.planned.objective.spec.task
+  planned = started.planned
+  task = planned.objective.spec.task
   return finetuned.Finetuned(
-    predict=jax.jit(started.planned.objective.predict),
+    # Whole on every device, so that each process can read them.
+    predict=jax.jit(
+      planned.objective.predict,
+      out_shardings=meshes.replicated(planned.mesh),
+    ),
     batches=functools.partial(
       system.evaluation_batches, started.config, started.found
     ),
