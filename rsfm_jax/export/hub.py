@@ -28,9 +28,9 @@ made with rsfm_jax.
 ## Sensors
 
 {sensors}
-Bands are given in this order, in these units, as they are stored; the exported
-graphs normalise them by the statistics of the training data. Another order or
-unit is no input of this model.
+These are the bands of the model, in order. What a graph takes, which may be
+another product's bands and units, stands in the contract beside it; conversion,
+choice of bands and normalisation by the training data are inside the graph.
 
 ## Files
 

@@ -1,10 +1,15 @@
 """One artefact for three platforms and any batch; needs flatbuffers."""
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 
 from rsfm_jax.export import parity
 from rsfm_jax.export import stablehlo
+from rsfm_jax.models import build
+from rsfm_jax.models import encoder
+from rsfm_jax.models import sizes
 from rsfm_jax.sensors import catalogue
 
 SAME = 1e-5
@@ -55,3 +60,40 @@ def test_a_writer_that_is_missing_is_named(make_graph, params, monkeypatch):
   )
   with pytest.raises(ValueError, match=r'flatbuffers.*rsfm-jax\[export\]'):
     stablehlo.serialised(make_graph('opt'), params)
+
+
+SKYSENSE = dict(
+  sensors=('opt', 'sentinel1_grd'),
+  channels=(3, 2),
+  reduces=((True,) * 3, (False,) * 3),
+  image_sizes=(32, 4),
+  embed_dim=8,
+  depths=(2, 1, 1, 1),
+  heads=(1, 1, 1, 1),
+  experts=4,
+  moe_layers=2,
+  prompts=1,
+  fusion_dim=8,
+  fusion_depth=1,
+  fusion_heads=1,
+  prototypes_dim=4,
+)
+
+
+@pytest.mark.parametrize(
+  'spec',
+  [sizes.ringmoe_spec('tiny'), sizes.skysense_v2_spec('tiny', **SKYSENSE)],
+  ids=['ringmoe', 'skysense_v2'],
+)
+def test_every_system_lowers_for_any_batch_and_platform(spec):
+  (batch,) = jax.export.symbolic_shape('b')
+  side = encoder.image_size(spec, 'opt')
+  image = jax.ShapeDtypeStruct((batch, side, side, 3), np.float32)
+  run = jax.jit(encoder.encoder(spec, 'opt'))
+  lowered = jax.export.export(run, platforms=stablehlo.PLATFORMS)(
+    build.build(spec).abstract, image
+  )
+  assert len(lowered.out_avals) == len(encoder.stage_names(spec))
+  for value in lowered.out_avals:
+    assert str(value.shape[0]) == 'b'
+    assert all(isinstance(size, int) for size in value.shape[1:])

@@ -4,6 +4,7 @@ import functools
 import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -345,3 +346,22 @@ def test_wrong_input_is_refused():
     grouped.ffn(x, counts, *weights, engine='fast')
   with pytest.raises(ValueError, match=r'rows \(300, 5\) and weights'):
     grouped.ffn(x, counts[:3], *weights)
+
+
+@pytest.mark.parametrize('rows', [1, 40, 300])
+def test_a_symbolic_number_of_rows_gives_the_same(rows):
+  """Fewer than a block too: `jax.export` knows the number when it runs."""
+  (number,) = jax.export.symbolic_shape('n')
+  x, weights, _ = problem()
+  counts = jnp.asarray([rows // 2, 0, rows - rows // 2, 0], jnp.int32)
+  like = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
+  f = jax.jit(functools.partial(grouped.ffn, engine='blocks'))
+  exported = jax.export.export(f)(
+    jax.ShapeDtypeStruct((number, DIM), x.dtype),
+    like(counts),
+    *map(like, weights),
+  )
+  got = exported.call(x[:rows], counts, *weights)
+  want = loop(np.asarray(counts))(x[:rows], *weights)
+  assert got.shape == (rows, DIM)
+  np.testing.assert_allclose(got, want, atol=REORDERED * np.abs(want).max())
