@@ -250,7 +250,7 @@ class Mapex(nnx.Module):
           f'{sensor}: an image of {height} x {width} pixels is not a multiple '
           f'of the patch size, {side} px.'
         )
-    sizes = {sensor: len(image) for sensor, image in images.items()}
+    sizes = {sensor: image.shape[0] for sensor, image in images.items()}
     if len(set(sizes.values())) > 1:
       raise ValueError(
         f'{sizes} images: sensors of one call are of the same samples.'
@@ -330,7 +330,7 @@ def _apart(x: Array, grids: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
   out, start = {}, 0
   for sensor, (h, w) in grids.items():
     part = x[:, start : start + h * w]
-    out[sensor] = part.reshape(len(x), h, w, -1)
+    out[sensor] = part.reshape(x.shape[0], h, w, -1)
     start += h * w
   return out
 

@@ -52,13 +52,13 @@ def logits(
     sensor: i32[N], the place of each token's sensor.
     kind: conditioning, and the partition if any.
   """
-  groups = routing.TokenGroups((len(x),), (0,))
+  groups = routing.TokenGroups((x.shape[0],), (0,))
   if kind.conditioning == 'router':
     # All routers as one product: E is small, and nothing has to be sorted.
     number = router.shape[-1]
     every = router.swapaxes(0, 1).reshape(1, x.shape[-1], -1)
     found = experts.router_logits(x, every, groups)
-    return _own(found.reshape(len(x), -1, number), sensor)
+    return _own(found.reshape(x.shape[0], -1, number), sensor)
   found = experts.router_logits(x, router[None], groups)
   if kind.conditioning == 'bias':
     return found + _own(bias[None], sensor)

@@ -82,8 +82,12 @@ SKYSENSE = dict(
 
 @pytest.mark.parametrize(
   'spec',
-  [sizes.ringmoe_spec('tiny'), sizes.skysense_v2_spec('tiny', **SKYSENSE)],
-  ids=['ringmoe', 'skysense_v2'],
+  [
+    sizes.ringmoe_spec('tiny'),
+    sizes.skysense_v2_spec('tiny', **SKYSENSE),
+    sizes.mapex_spec('tiny', sensors=('opt', 'sar'), channels=(3, 2)),
+  ],
+  ids=['ringmoe', 'skysense_v2', 'mapex'],
 )
 def test_every_system_lowers_for_any_batch_and_platform(spec):
   (batch,) = jax.export.symbolic_shape('b')
