@@ -1,7 +1,7 @@
 """OSCD, Table 6: Sentinel-2 96, Siamese difference U-Net, BCE; F1 65.29.
 
-Exponential over 100 epochs: gamma 0.95 per epoch (NOT FOUND, DEFAULT: SeCo's
-public protocol). Batch 32 (DEFAULT). Its L1C images lack none of the ten bands.
+Exponential over 100 epochs: gamma 0.95 per epoch (NOT FOUND, DEFAULT). Batch 32
+(DEFAULT). Its L1C images lack none of the ten bands.
 """
 
 from configs.finetune.skysense_v2 import base
