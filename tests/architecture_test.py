@@ -44,6 +44,7 @@ NEVER = {('train', room) for room in ('objectives', 'tasks', 'models', 'data')}
 # Library -> the only files or folders of the package that may import it.
 IMPORTERS = {
   'orbax': ('train/checkpoint.py',),
+  'tensorstore': ('train/slices.py',),
   'optax': ('train/optim.py',),
   'tensorboardX': ('train/writers.py',),
   'grain': ('data/',),
