@@ -5,13 +5,13 @@ routing per token, conditioned on the sensor, and pruning to the experts of a
 task's sensors, every choice here is a DEFAULT of the project's fact sheet.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from rsfm_jax.core import choices as choices_lib
+from rsfm_jax.models import json_spec
 from rsfm_jax.moe import experts as experts_lib
 from rsfm_jax.moe import routers
 from rsfm_jax.moe import routing
@@ -30,7 +30,7 @@ Partition = tuple[tuple[int, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MapexSpec:
+class MapexSpec(json_spec.JsonSpec):
   """Everything that defines a MAPEX-style model; all values are DEFAULTs.
 
   Attributes:
@@ -66,6 +66,9 @@ class MapexSpec:
     dtype: compute dtype of matrices; norms, softmax and routers stay float32.
   """
 
+  MODEL: ClassVar[str] = 'mapex'
+  TITLE: ClassVar[str] = 'MAPEX-style'
+
   sensors: tuple[str, ...] = SENSORS
   channels: tuple[int, ...] = CHANNELS
   image_size: int
@@ -98,7 +101,7 @@ class MapexSpec:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      object.__setattr__(self, field.name, _tuples(value))
+      object.__setattr__(self, field.name, json_spec.tuples(value))
     if len(self.channels) != len(self.sensors):
       raise ValueError(
         f'model.channels={self.channels} needs one entry per sensor of '
@@ -206,32 +209,6 @@ class MapexSpec:
     number = min(LEVELS, len(sizes))
     ends = [math.ceil(len(sizes) * i / number) for i in range(number + 1)]
     return tuple(sum(sizes[a:b]) for a, b in itertools.pairwise(ends))
-
-  def to_json(self) -> dict[str, Any]:
-    return {'model': 'mapex'} | dataclasses.asdict(self)
-
-  @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> 'MapexSpec':
-    """Inverse of `to_json`.
-
-    Raises:
-      ValueError: unknown or missing keys.
-    """
-    value = {k: v for k, v in value.items() if k != 'model'}
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in value:
-      choices_lib.check(key, known, key='key of a MAPEX-style spec')
-    try:
-      return cls(**value)
-    except TypeError as error:
-      raise ValueError(f'not a MAPEX-style spec: {error}') from error
-
-
-def _tuples(value: Any) -> Any:
-  """Lists, as JSON has them, to tuples at any depth."""
-  if isinstance(value, list | tuple):
-    return tuple(_tuples(v) for v in value)
-  return value
 
 
 class Run(NamedTuple):

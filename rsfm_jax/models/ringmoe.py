@@ -8,7 +8,7 @@ being the default.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from flax import nnx
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import choices as choices_lib
 from rsfm_jax.core import rng
+from rsfm_jax.models import json_spec
 from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
@@ -39,7 +40,7 @@ CHANNELS = {'opt': 3, 'sar_l1': 8, 'sar_l2': 3, 'ms': 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RingMoESpec:
+class RingMoESpec(json_spec.JsonSpec):
   """Everything that defines a RingMoE's parameters and its forward pass.
 
   Attributes:
@@ -84,6 +85,9 @@ class RingMoESpec:
     unroll: pairs of blocks per scan iteration.
     dtype: compute dtype of matrices; norms, softmax and routers stay float32.
   """
+
+  MODEL: ClassVar[str] = 'ringmoe'
+  TITLE: ClassVar[str] = 'RingMoE'
 
   sensors: tuple[str, ...] = SENSORS
   channels: tuple[int, ...] = tuple(CHANNELS[s] for s in SENSORS)
@@ -179,26 +183,6 @@ class RingMoESpec:
     if sensor == 'sar_l1' and self.sar_l1_head != 'iq_l1':
       return 1
     return self.channels[self.sensors.index(sensor)]
-
-  def to_json(self) -> dict[str, Any]:
-    return {'model': 'ringmoe'} | dataclasses.asdict(self)
-
-  @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> 'RingMoESpec':
-    """Inverse of `to_json`.
-
-    Raises:
-      ValueError: unknown or missing keys.
-    """
-    value = {k: v for k, v in value.items() if k != 'model'}
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in value:
-      choices_lib.check(key, known, key='key of a RingMoE spec')
-    tuples = {k: tuple(v) for k, v in value.items() if isinstance(v, list)}
-    try:
-      return cls(**(value | tuples))
-    except TypeError as error:
-      raise ValueError(f'not a RingMoE spec: {error}') from error
 
 
 class Output(NamedTuple):

@@ -1,12 +1,12 @@
 """What defines a SkySense V2: its spec, and the runs of blocks it has."""
 
-from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from rsfm_jax.core import choices as choices_lib
+from rsfm_jax.models import json_spec
 from rsfm_jax.moe import counts as counts_lib
 from rsfm_jax.moe import experts as experts_lib
 from rsfm_jax.moe import routing
@@ -24,7 +24,7 @@ STAGES = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SkySenseV2Spec:
+class SkySenseV2Spec(json_spec.JsonSpec):
   """Everything that defines a SkySense V2's parameters and forward pass.
 
   Attributes:
@@ -70,6 +70,9 @@ class SkySenseV2Spec:
     dtype: compute dtype of matrices; norms, softmax and routers stay float32.
   """
 
+  MODEL: ClassVar[str] = 'skysense_v2'
+  TITLE: ClassVar[str] = 'SkySense V2'
+
   sensors: tuple[str, ...] = SENSORS
   channels: tuple[int, ...] = CHANNELS
   reduces: tuple[Reduces, ...] = ((True,) * 3, (False,) * 3, (False,) * 3)
@@ -108,7 +111,7 @@ class SkySenseV2Spec:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      object.__setattr__(self, field.name, _tuples(value))
+      object.__setattr__(self, field.name, json_spec.tuples(value))
     for key in ('channels', 'reduces', 'image_sizes'):
       if len(getattr(self, key)) != len(self.sensors):
         raise ValueError(
@@ -196,32 +199,6 @@ class SkySenseV2Spec:
       blocks, counts_lib.per_layer(self.experts, len(blocks)), strict=True
     )
     return {block: count for block, count in found if count > 1}
-
-  def to_json(self) -> dict[str, Any]:
-    return {'model': 'skysense_v2'} | dataclasses.asdict(self)
-
-  @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> 'SkySenseV2Spec':
-    """Inverse of `to_json`.
-
-    Raises:
-      ValueError: unknown or missing keys.
-    """
-    value = {k: v for k, v in value.items() if k != 'model'}
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in value:
-      choices_lib.check(key, known, key='key of a SkySense V2 spec')
-    try:
-      return cls(**value)
-    except TypeError as error:
-      raise ValueError(f'not a SkySense V2 spec: {error}') from error
-
-
-def _tuples(value: Any) -> Any:
-  """Lists, as JSON has them, to tuples at any depth."""
-  if isinstance(value, list | tuple):
-    return tuple(_tuples(v) for v in value)
-  return value
 
 
 def check_reduces(reduces: Reduces, *, key: str) -> Reduces:
