@@ -24,7 +24,7 @@ def get_config() -> config_dict.ConfigDict:
   # A run's workdir or a model folder; '' starts from random weights of `size`.
   c.model.checkpoint = ''
   c.model.which = 'auto'  # Of a run; 'auto' is the teacher if it has one.
-  c.model.system = 'ringmoe'  # Or 'skysense_v2'; without a checkpoint.
+  c.model.system = 'ringmoe'  # 'skysense_v2', 'mapex'; no checkpoint.
   c.model.size = 'tiny'
   c.model.changes = config_dict.ConfigDict()  # Fields of the model's spec.
   # SkySense V2: the checkpoint's sensor whose tokenizer, prompts and positions

@@ -13,6 +13,7 @@ from rsfm_jax.cli import models
 from rsfm_jax.core import choices
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
+from rsfm_jax.data import adapt
 from rsfm_jax.data import store as stores
 from rsfm_jax.export import folder as folders
 from rsfm_jax.export import weights
@@ -124,7 +125,7 @@ def calibration(
     ValueError: it holds none of them, or no image of the split.
   """
   wanted = [s for s in sensors or opened.model.spec.sensors]
-  present = [s for s in wanted if s in store.sensors and s in opened.sensors]
+  present = fed(store, opened, wanted)
   if not present:
     raise ValueError(
       f'--calibration {store.folder} holds none of the sensors {wanted} that '
@@ -148,6 +149,17 @@ def calibration(
       )
     found[sensor] = np.concatenate(parts)
   return found
+
+
+def fed(
+  store: stores.Store, opened: models.Opened, sensors: Sequence[str]
+) -> list[str]:
+  """Those of some sensors that the model knows and the store has.
+
+  A store of whole sensors has groups of their bands, too.
+  """
+  known = [s for s in sensors if s in opened.sensors]
+  return [s for s in known if adapt.feeds(store, opened.sensors[s])]
 
 
 def _batches(

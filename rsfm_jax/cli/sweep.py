@@ -56,7 +56,7 @@ def run(
     ValueError: a number below 1, no routers, or no sensor of the store.
   """
   layers = layout.layers(opened.model.spec, branches)
-  tasks = [s for s in sensors if s in store.sensors]
+  tasks = pruned.fed(store, opened, sensors)
   if not layers or not tasks or min(counts) < 1:
     raise ValueError(
       f'--sweep {",".join(map(str, counts))}: needs numbers from 1, a model '

@@ -1,9 +1,10 @@
 """Which layer a parameter belongs to, for layer-wise learning rates.
 
-Layer 0 are the tokenizers, layer i + 1 is the i-th block, and the last layer
-is whatever follows the blocks: norms, fusion, heads. A merging, and prompts
-and positions at the entry of a stage, belong to the stage's first block
-(SkySense v1's rule for mergings; for SkySense V2 a DEFAULT, NOT FOUND).
+Layer 0 are the tokenizers, and what a MAPEX-style model adds for each sensor;
+layer i + 1 is the i-th block, and the last layer is whatever follows the
+blocks: norms, fusion, heads. A merging, and prompts and positions at the entry
+of a stage, belong to the stage's first block (SkySense v1's rule for mergings;
+for SkySense V2 a DEFAULT, NOT FOUND).
 """
 
 import re
@@ -11,11 +12,15 @@ import re
 import numpy as np
 
 from rsfm_jax.core import trees
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 
-Spec = ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec
+Spec = (
+  ringmoe.RingMoESpec | skysense_v2_spec.SkySenseV2Spec | mapex_spec.MapexSpec
+)
 _STAGE = re.compile(r'stage_(\d+)/(\w+)/.*')
+_UNIT = re.compile(r'(run_\d+)/(?:plain_(\d+)|last)/.*')
 
 
 def count(spec: Spec) -> int:
@@ -54,8 +59,10 @@ def rates(spec: Spec, params: trees.Tree, *, decay: float) -> trees.Tree:
 
 
 def _layer(spec: Spec, name: str) -> np.ndarray:
-  if name.startswith(('embed/', 'mask_token')):
+  if name.startswith(('embed/', 'sensors/', 'mask_token')):
     return np.asarray(0)
+  if isinstance(spec, mapex_spec.MapexSpec):
+    return _layer_of_unit(spec, name)
   found = _STAGE.fullmatch(name)
   if not found:
     return np.asarray(count(spec) - 1)
@@ -66,6 +73,16 @@ def _layer(spec: Spec, name: str) -> np.ndarray:
   if part in ('merge', 'prompts', 'positions'):
     return np.asarray(first)
   return first + np.arange(*_span(spec, stage, part))
+
+
+def _layer_of_unit(spec: mapex_spec.MapexSpec, name: str) -> np.ndarray:
+  """Of a MAPEX-style model, whose units of several blocks are stacked."""
+  found = _UNIT.fullmatch(name)
+  if not found:
+    return np.asarray(count(spec) - 1)
+  run = next(run for run in mapex_spec.runs(spec) if run.name == found[1])
+  within = run.size - 1 if found[2] is None else int(found[2])
+  return run.first + within + 1 + run.size * np.arange(run.units)
 
 
 def _span(spec: Spec, stage: int, part: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.moe import experts
@@ -25,7 +26,8 @@ def single(
   """An `Encode` of one image, or one of two dates, of one sensor.
 
   SkySense V2 is used without its fusion, as the paper does for such tasks
-  (arXiv 2507.13812, downstream experiments).
+  (arXiv 2507.13812, downstream experiments). The gates of a MAPEX-style model
+  have their noise in fine-tuning too (NOT FOUND, DEFAULT).
 
   Args:
     spec: of the model.
@@ -33,7 +35,8 @@ def single(
     placement: where samples and experts live.
   """
   apply = build.build(spec).apply
-  keyed = isinstance(spec, skysense_v2_spec.SkySenseV2Spec)
+  fusing = isinstance(spec, skysense_v2_spec.SkySenseV2Spec)
+  keyed = fusing or isinstance(spec, mapex_spec.MapexSpec)
 
   def encode(
     params: Tree,
@@ -44,7 +47,9 @@ def single(
   ) -> contract.Features:
     ((sensor, image),) = images.items()
     dates = image.shape[1:-3]
-    options = {'fuse': False, 'key': key} if keyed else {}
+    options = {'key': key} if keyed else {}
+    if fusing:
+      options['fuse'] = False
     out = apply(
       params,
       {sensor: image.reshape(-1, *image.shape[-3:])},

@@ -144,6 +144,46 @@ def test_a_sensor_is_probed_and_the_run_reported(trained, tmp_path, capsys):
   assert set(found['flops_per_image']) == {'s2_rgb', 's1_vv'}
 
 
+TUNING = """
+from configs import finetune_base
+
+
+def get_config():
+  c = finetune_base.get_config()
+  c.data.store, c.data.sensor, c.data.batch_size = 'scenes', 's1_vv', 8
+  c.data.window.update(size=16, form='area')
+  c.optim.update(learning_rate=1e-3, layer_decay=0.5)
+  c.train.total_steps = 2
+  c.evaluation.resamples = 20
+  return c
+"""
+
+
+@pytest.mark.slow
+def test_a_pruned_model_is_fine_tuned_for_its_sensor(trained, tmp_path, capsys):
+  small, path = tmp_path / 'small', tmp_path / 'tuning.py'
+  words = ['prune', '--checkpoint', str(trained / 'run'), '--out', str(small)]
+  words += ['--calibration', str(trained / 'scenes'), '--images', '8']
+  assert main.main([*words, '--sensors', 's1_vv', '--keep', 'top:1']) == 0
+  path.write_text(TUNING)
+  words = ['finetune', '--config', str(path), f'--config.data.root={trained}']
+  words += [f'--config.model.checkpoint={small}']
+  assert main.main([*words, '--workdir', str(tmp_path / 'tuned')]) == 0
+  before, after = (models.open_model(p) for p in (small, tmp_path / 'tuned'))
+  assert after.model.spec.sensors == ('s1_vv',)
+  assert after.model.spec.experts == (1,)
+  assert 'decoder' not in after.params
+  old, new = trees.flatten(before.params), trees.flatten(after.params)
+  moved = lambda name: np.abs(new[name] - old[name]).mean()
+  assert 0 < moved('embed/s1_vv/kernel') < moved('run_0/last/ffn/w_in')
+  rows = rows_lib.read(tmp_path / 'tuned' / 'rows.jsonl')
+  assert {'accuracy', 'macro_f1'} < {row.metric for row in rows}
+  words[-1] = f'--config.model.checkpoint={small}'
+  words += ['--config.data.sensor=s2_rgb', '--workdir', str(tmp_path / 'no')]
+  assert main.main(words) == 2
+  assert 'config.data.sensor' in capsys.readouterr().err
+
+
 def test_bad_input_is_named_before_anything_is_compiled(
   trained, tmp_path, capsys
 ):

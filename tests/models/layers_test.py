@@ -7,6 +7,7 @@ import pytest
 from rsfm_jax.core import trees
 from rsfm_jax.models import build
 from rsfm_jax.models import layers
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import skysense_v2_spec
 
@@ -29,12 +30,18 @@ RINGMOE = ringmoe.RingMoESpec(
   image_size=16, patch_size=2, embed_dim=8, depths=(2, 2), heads=(1, 2),
   window=4, specialised=1, collaborative=1,
 )  # fmt: skip
+# Runs: two units of two blocks with experts, one without, one block left over.
+MAPEX = mapex_spec.MapexSpec(
+  sensors=('a', 'b'), channels=(3, 1), image_size=16, patch_size=4,
+  embed_dim=8, depth=7, heads=1, experts=(2, 2, 1), decoder_depth=0,
+)  # fmt: skip
+SPECS = {'skysense': SKYSENSE, 'ringmoe': RINGMOE, 'mapex': MAPEX}
 
 
-@pytest.fixture(scope='module', params=['skysense', 'ringmoe'])
+@pytest.fixture(scope='module', params=SPECS)
 def case(request):
   """(spec, abstract parameters with a head, layer of an unstacked block)."""
-  spec = {'skysense': SKYSENSE, 'ringmoe': RINGMOE}[request.param]
+  spec = SPECS[request.param]
   params = dict(build.build(spec).abstract)
   head = jax.ShapeDtypeStruct((8, 3), np.float32)
   params[build.HEADS] = {'dense': {'kernel': head}}
@@ -46,8 +53,16 @@ def slow(spec, name):
   blocks = [(s, b) for s, depth in enumerate(spec.depths) for b in range(depth)]
   number = {place: i + 1 for i, place in enumerate(blocks)}
   top, *rest = name.split('/')
-  if top == 'embed' or top == 'mask_token':
+  if top in ('embed', 'mask_token', 'sensors'):
     return 0
+  if top.startswith('run_'):  # Of `MAPEX`: block by block.
+    return {
+      'run_0/plain_0': [1, 3],
+      'run_0/last': [2, 4],
+      'run_1/plain_0': [5],
+      'run_1/last': [6],
+      'run_2/last': [7],
+    }[f'{top}/{rest[0]}']
   if not top.startswith('stage_'):
     return len(blocks) + 1
   stage = int(top[-1])

@@ -1,6 +1,7 @@
 """Fine-tuning: an encoder of any system, a head, a labelled store."""
 
 from collections.abc import Iterator
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import outcomes
 from rsfm_jax.models import accounting
 from rsfm_jax.models import build
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.moe import expert_parallel
 from rsfm_jax.sensors import catalogue
@@ -276,5 +278,8 @@ def flops(config: config_dict.ConfigDict, spec: Any) -> int:
   times = 1 if config.model.encoder == 'frozen' else _TRAIN_PER_FORWARD
   if isinstance(spec, ringmoe.RingMoESpec):
     return times * count * accounting.flops(spec, sensor)
+  if isinstance(spec, mapex_spec.MapexSpec):
+    sized = dataclasses.replace(spec, image_size=config.data.window.size)
+    return times * count * accounting.mapex_flops(sized, (sensor,))
   side = {sensor: config.data.window.size}
   return times * count * accounting.skysense_flops(spec, side)

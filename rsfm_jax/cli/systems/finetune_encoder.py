@@ -17,13 +17,18 @@ from rsfm_jax.data import adapt
 from rsfm_jax.data import store as stores
 from rsfm_jax.models import build
 from rsfm_jax.models import layers
+from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
 from rsfm_jax.models import sizes
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
-_SIZES = {'ringmoe': sizes.ringmoe_spec, 'skysense_v2': sizes.skysense_v2_spec}
+_SIZES = {
+  'ringmoe': sizes.ringmoe_spec,
+  'skysense_v2': sizes.skysense_v2_spec,
+  'mapex': sizes.mapex_spec,
+}
 
 
 def spec_of(config: config_dict.ConfigDict) -> Any:
@@ -31,7 +36,7 @@ def spec_of(config: config_dict.ConfigDict) -> Any:
 
   SkySense V2 keeps the tokenizer of one sensor and neither fusion nor
   geo-context, as for the paper's single-sensor tasks (arXiv 2507.13812); a
-  RingMoE its decoders no more.
+  RingMoE its decoders no more, a MAPEX-style model its decoder no more.
   """
   section = config.model
   if section.checkpoint:
@@ -53,6 +58,9 @@ def _of_sensor(spec: Any, config: config_dict.ConfigDict) -> Any:
   if isinstance(spec, ringmoe.RingMoESpec):
     choices.check(sensor, spec.sensors, key='config.data.sensor')
     return dataclasses.replace(spec, decoders=False)
+  if isinstance(spec, mapex_spec.MapexSpec):
+    choices.check(sensor, spec.sensors, key='config.data.sensor')
+    return dataclasses.replace(spec, decoder_depth=0)
   like = _tokenizer(config)
   choices.check(like, spec.sensors, key='config.model.tokenizer')
   channels = spec.of('channels', like)
