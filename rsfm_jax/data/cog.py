@@ -68,7 +68,14 @@ class Layout:
 
 
 class MapWriter:
-  """Writes one map; a context that keeps what is done when it is left."""
+  """Writes one map; a context that keeps what is done when it is left.
+
+  Attributes:
+    path: of the COG.
+    folder: what it grows in; removed at the end, or if nothing was done.
+    layout: of the map.
+    done: finished steps that are on disk.
+  """
 
   def __init__(
     self,
@@ -98,17 +105,19 @@ class MapWriter:
     self._map: rasterio.io.DatasetWriter | None = None
 
   def __enter__(self) -> Self:
-    self._stack.enter_context(files.exclusive(self.folder))
-    self._stack.enter_context(rasterio.Env(**_CACHE))
-    record = self.folder / _RECORD
-    if record.exists():
-      found = files.read_json(record)
-      _check_same(self.folder, found['job'], self._job)
-      self.done = found['done']
-    else:
-      self._create()
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(files.exclusive(self.folder))
+      stack.enter_context(rasterio.Env(**_CACHE))
+      record = self.folder / _RECORD
       self.done = 0
-      self._note()
+      if record.exists():
+        found = files.read_json(record)
+        _check_same(self.folder, found['job'], self._job)
+        self.done = found['done']
+      else:
+        self._create()
+        self._note()
+      self._stack = stack.pop_all()
     self._written, self._since = self.done, time.monotonic()
     return self
 
@@ -117,6 +126,8 @@ class MapWriter:
       if self._map is not None:
         self._commit()
     finally:
+      if not self.done:
+        shutil.rmtree(self.folder, ignore_errors=True)
       self._stack.close()
 
   def write(self, window: raster.Window, values: np.ndarray, done: int) -> None:

@@ -117,7 +117,7 @@ def open_scene(
     raise ValueError(
       f'{path} is no GeoTIFF (allowed: {", ".join(sorted(sources.TIFF))}).'
     )
-  scene = sources.Scene(path, (('', path),), grid=grid)
+  scene = sources.Scene(id=path, files=(('', path),), grid=grid)
   layout = readers.Layout(bands=tuple(bands), nodata=nodata)
   (frame,) = readers.open_scene(scene, sensor=files, layout=layout)
   try:

@@ -11,6 +11,7 @@ import rasterio
 
 from rsfm_jax.cli import main
 from rsfm_jax.data import cog
+from rsfm_jax.export import folder as folders
 from rsfm_jax.models import build
 from rsfm_jax.models import sizes
 from rsfm_jax.sensors import catalogue
@@ -180,3 +181,198 @@ def test_tiled_equals_untiled(tuned, tmp_path, stride):
     found = np.moveaxis(file.read(), 0, -1)
   assert want.max() > 0.6
   np.testing.assert_allclose(found, want, atol=TOLERANCE)
+
+
+@pytest.fixture
+def small(tuned, tmp_path):
+  """`small(*options, image=..., name=...)` -> exit code, map of 96 x 78."""
+
+  def run(*options, kind='segmentation', image=None, name='m.tif', **changes):
+    folder, _ = tuned(kind)
+    image = pixels(96, 78) if image is None else image
+    scene = write(tmp_path / 's.tif', image, **changes)
+    out = tmp_path / name
+    code = predict(folder, scene, '--out', out, '--batch_size', 2, *options)
+    return code, out
+
+  return run
+
+
+def test_a_map_lies_where_its_scene_lies(small):
+  image = pixels(96, 78)
+  image[10:40, 5:30] = 0
+  names = 'water,wood,town'
+  code, out = small('--classes', names, image=image, nodata=0)
+  assert code == 0
+  with rasterio.open(out) as file:
+    assert (file.crs, file.transform) == (CRS, TRANSFORM)
+    assert (file.shape, file.dtypes, file.nodata) == ((96, 78), ('uint8',), 255)
+    table = file.colormap(1)
+    assert len({table[i] for i in range(CLASSES)}) == CLASSES
+    assert file.tags()['RSFM_CLASSES'] == names
+    found = file.read(1)
+  np.testing.assert_array_equal(found == 255, (image == 0).all(-1))
+  assert set(np.unique(found)) > {0, 255}
+  cog.check(out)
+
+
+def test_colours_are_those_that_are_asked_for(small):
+  code, out = small('--colours', '#102030,#ffffff,#000001')
+  assert code == 0
+  with rasterio.open(out) as file:
+    assert file.colormap(1)[0] == (16, 32, 48, 255)
+    assert file.colormap(1)[2] == (0, 0, 1, 255)
+
+
+def test_bands_are_matched_by_name(small):
+  image = pixels(96, 78)
+  _, out = small(image=image)
+  code, other = small(image=image[..., ::-1], bands=BANDS[::-1], name='o.tif')
+  assert code == 0 and other.read_bytes() == out.read_bytes()
+
+
+def test_a_killed_map_ends_with_the_bytes_of_one_that_was_not(
+  tuned, tmp_path, monkeypatch, capsys
+):
+  folder, _ = tuned('segmentation')
+  scene = write(tmp_path / 's.tif', pixels(96, 78))
+  run = lambda name, *options: predict(
+    folder, scene, '--out', tmp_path / name, '--batch_size', 2, *options
+  )
+  assert run('whole.tif') == 0
+  genuine = cog.MapWriter.write
+
+  def killed(self, window, values, done):
+    if done == 3:
+      raise RuntimeError('pulled the plug')
+    genuine(self, window, values, done)
+
+  monkeypatch.setattr(cog.MapWriter, 'write', killed)
+  assert run('m.tif') == 2 and not (tmp_path / 'm.tif').exists()
+  unfinished = tmp_path / '.m.tif.unfinished'
+  assert json.loads((unfinished / 'done.json').read_text())['done'] == 2
+  monkeypatch.setattr(cog.MapWriter, 'write', genuine)
+  assert run('m.tif', '--stride', 8) == 2
+  assert 'stride: 20 -> 8' in capsys.readouterr().err
+  assert run('m.tif') == 0 and not unfinished.exists()
+  whole, resumed = (tmp_path / name for name in ('whole.tif', 'm.tif'))
+  assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_changes_are_mapped_from_two_scenes(tuned, tmp_path):
+  folder, state = tuned('change')
+  before, after = pixels(64, 48), pixels(64, 48, seed=1)
+  paths = [
+    write(tmp_path / f'{i}.tif', image)
+    for i, image in enumerate((before, after))
+  ]
+  out = tmp_path / 'm.tif'
+  options = ['--as', 'probabilities', '--size', 48, '--halo', 16]
+  options += ['--stride', 16, '--after', paths[1], '--batch_size', 1]
+  assert predict(folder, paths[0], '--out', out, *options) == 0
+  with rasterio.open(out) as file:
+    found = np.moveaxis(file.read(), 0, -1)
+  want = untiled('change', state, before, after)
+  np.testing.assert_allclose(found, want, atol=TOLERANCE)
+
+
+def test_numbers_are_floats_with_nan_for_nothing(small):
+  image = pixels(96, 78)
+  image[:7] = 0
+  code, out = small(kind='map', image=image, nodata=0)
+  assert code == 0
+  with rasterio.open(out) as file:
+    assert file.dtypes == ('float32',) and np.isnan(file.nodata)
+    found = file.read(1)
+  np.testing.assert_array_equal(np.isnan(found), (image == 0).all(-1))
+
+
+@pytest.fixture(scope='module')
+def encoder_folder(parameters, tmp_path_factory):
+  """A model folder without a head."""
+  folder = tmp_path_factory.mktemp('models') / 'encoder'
+  folders.save(
+    folder,
+    parameters,
+    spec=SPEC.to_json(),
+    contract=metadata('segmentation')['contract'],
+    record={},
+  )
+  return folder
+
+
+def test_embeddings_have_a_pixel_per_token(
+  encoder_folder, parameters, tmp_path
+):
+  image = pixels(96, 78)
+  scene, out = write(tmp_path / 's.tif', image), tmp_path / 'm.tif'
+  options = ['--as', 'embedding', '--size', 48, '--halo', 16, '--stride', 16]
+  assert predict(encoder_folder, scene, '--out', out, *options) == 0
+  padded = np.zeros((1, 96, 80, len(BANDS)), np.float32)
+  padded[0, :, :78] = (image.astype(np.float32) - 120) / 50
+  want = encoders.single(SPEC)(parameters, {SENSOR: padded}, mode='eval')
+  with rasterio.open(out) as file:
+    found = np.moveaxis(file.read(), 0, -1)
+    assert file.transform == TRANSFORM * rasterio.Affine.scale(4)
+    assert file.descriptions[:2] == ('final_0', 'final_1')
+  np.testing.assert_allclose(found, want.maps['final'][0], atol=2e-5)
+
+
+def test_a_model_without_a_head_has_no_classes(
+  encoder_folder, tmp_path, capsys
+):
+  scene = write(tmp_path / 's.tif', pixels(96, 78))
+  assert predict(encoder_folder, scene, '--out', tmp_path / 'm.tif') == 2
+  assert 'has no task head' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'options, changes, words',
+  [
+    ([], {'crs': None}, 's.tif has no CRS'),
+    (['--crs', 'EPSG:4326'], {}, 'has a CRS itself'),
+    (['--crs', 'EPSG:x'], {'crs': None}, "--crs 'EPSG:x'"),
+    ([], {'bands': ('R', 'G', 'B')}, "bands ['B', 'G', 'R']"),
+    ([], {'bands': ('red', '', 'blue')}, "lacks ['green']"),
+    ([], {'image': pixels(96, 78) / np.float32(255)}, 'cannot be uint8'),
+    (['--halo', 16], {}, '--halo 16'),
+    (['--stride', 33], {}, '--stride 33'),
+    (['--after', 's.tif'], {}, '--after s.tif'),
+    (['--classes', 'a,b'], {}, '--classes names 2'),
+    (['--colours', 'red,green,blue'], {}, "--colours 'red'"),
+    (['--as', 'embedding'], {}, 'neither a model folder nor'),
+    (['--batch_size', 0], {}, '--batch_size 0'),
+  ],
+)
+def test_a_wrong_scene_or_option_is_one_line(
+  small, capsys, options, changes, words
+):
+  code, out = small(*options, **changes)
+  assert code == 2 and words in capsys.readouterr().err
+  assert [path.name for path in out.parent.iterdir()] in (['s.tif'], [])
+
+
+def test_what_is_there_is_kept_unless_told(small, capsys):
+  _, out = small()
+  before = out.read_bytes()
+  assert small()[0] == 2
+  assert '--overwrite' in capsys.readouterr().err
+  assert out.read_bytes() == before
+  assert small('--overwrite', '--colours', '#000000,#000001,#000002')[0] == 0
+  assert out.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+  'east, words',
+  [(1e5, 'no ground in common'), (100, 'give --nodata')],
+)
+def test_a_later_scene_elsewhere_is_refused(
+  tuned, tmp_path, capsys, east, words
+):
+  folder, _ = tuned('change')
+  first = write(tmp_path / 'a.tif', pixels(64, 48))
+  place = rasterio.Affine.translation(east, 0) * TRANSFORM
+  later = write(tmp_path / 'b.tif', pixels(64, 48), transform=place)
+  out = tmp_path / 'm.tif'
+  assert predict(folder, first, '--out', out, '--after', later) == 2
+  assert words in capsys.readouterr().err and not out.exists()
