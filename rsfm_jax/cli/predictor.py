@@ -1,6 +1,7 @@
 """What maps a scene: a fine-tuned model with its head, or an encoder."""
 
 from collections.abc import Callable
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -84,23 +85,30 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   sensor = contract.Sensor.from_json(held)
   spec = build.spec_from_json(about['spec'])
   dates = 2 if task.kind == 'change' else 1
-  objective = _objective(spec, task, sensor, size, dates)
   params = checkpoint.load_params(folder).params
-  extra = {}
-  if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
-    extra = checkpoint.load_params(folder, which='extra').params
-  run = jax.jit(lambda p, e, x: objective.averaged(p, e, {name: x}))
-  shape = _shape(sensor, size, dates)
-  made = jax.eval_shape(run, params, extra, shape)
+
+  @functools.cache
+  def prepared() -> tuple[Callable[..., Array], Any]:
+    """Not before a scene is found to be good: it takes a while."""
+    objective, extra = _objective(spec, task, sensor, size, dates), {}
+    if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
+      extra = checkpoint.load_params(folder, which='extra').params
+    run = jax.jit(lambda p, e, x: objective.averaged(p, e, {name: x}))
+    return run, extra
+
+  def call(image: Array) -> Array:
+    run, extra = prepared()
+    return run(params, extra, image)
+
   known = about['contract']['statistics'].get(name)
   return Predictor(
-    call=lambda image: run(params, extra, image),
+    call=call,
     kind=task.kind,
     sensor=sensor,
     statistics=known and stats.Statistics.from_json(known),
     size=size,
     cell=1,
-    outputs=made.shape[-1],
+    outputs=dates if dates == 2 and task.outputs == 1 else task.outputs,
     dates=dates,
     content_hash=checkpoint.content_hash(params),
   )

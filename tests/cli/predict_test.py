@@ -39,8 +39,8 @@ SPEC = sizes.ringmoe_spec(
   depths=(2, 1),
   heads=(1, 2),
   window=4,
-  specialised=2,
-  collaborative=2,
+  specialised=0,
+  collaborative=0,
   decoders=False,
 )
 STATISTICS = stats.Statistics(
