@@ -108,7 +108,8 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     statistics=known and stats.Statistics.from_json(known),
     size=size,
     cell=1,
-    outputs=dates if dates == 2 and task.outputs == 1 else task.outputs,
+    # One score of change is two classes.
+    outputs=max(task.outputs, dates),
     dates=dates,
     content_hash=checkpoint.content_hash(params),
   )
