@@ -326,6 +326,12 @@ def test_a_model_without_a_head_has_no_classes(
   assert 'has no task head' in capsys.readouterr().err
 
 
+def test_a_head_of_scenes_makes_no_map(small, capsys):
+  code, out = small(kind='classes')
+  assert code == 2 and 'task.kind=classes' in capsys.readouterr().err
+  assert not out.exists()
+
+
 @pytest.mark.parametrize(
   'options, changes, words',
   [
