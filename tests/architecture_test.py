@@ -50,7 +50,7 @@ IMPORTERS = {
   'grain': ('data/',),
   'array_record': ('data/',),
   'tensorflow_datasets': ('data/',),
-  'rasterio': ('data/geotiff.py',),
+  'rasterio': ('data/geotiff.py', 'data/cog.py'),
   'dask': ('data/cluster.py',),
   'distributed': ('data/cluster.py',),
   'matplotlib': ('plots/',),

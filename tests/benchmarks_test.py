@@ -14,6 +14,7 @@ from benchmarks import checkpoint
 from benchmarks import compile as compile_benchmark
 from benchmarks import export
 from benchmarks import input as input_benchmark
+from benchmarks import predict
 from benchmarks import skysense_step
 from benchmarks import swin_torch
 from benchmarks import train_step
@@ -440,3 +441,19 @@ def test_exported_and_jitted_programs_take_turns():
   wall = {'jitted': [1.0, 2.0, 4.0], 'stablehlo': [1.1, 2.0, 8.0]}
   row = export.row_of(wall, batch=3)
   assert row['ratio'] == pytest.approx(1.1) and row['jitted_seconds'] == 2.0
+
+
+# Maps of scenes.
+
+
+def test_what_predict_says_of_a_map_becomes_a_row():
+  words = (
+    'm.tif: 96 x 78 x 1 uint8 of 0.0 million pixels\n'
+    '  12 of 34 windows in 5.6 s, waited for input and output 7.8% of it; '
+    'peak memory 90 MiB\n'
+  )
+  assert predict.parse(words) == {
+    'windows': 34,
+    'seconds': 5.6,
+    'waited': pytest.approx(0.078),
+  }

@@ -24,6 +24,7 @@ from rsfm_jax.cli import finetune
 from rsfm_jax.cli import import_weights
 from rsfm_jax.cli import inspect
 from rsfm_jax.cli import launch
+from rsfm_jax.cli import predict
 from rsfm_jax.cli import pretrain
 from rsfm_jax.cli import prune
 from rsfm_jax.cli import report
@@ -42,6 +43,7 @@ VERBS: dict[str, ModuleType] = {
   'prune': prune,
   'export': export,
   'evaluate': evaluate,
+  'predict': predict,
   'report': report,
   'inspect': inspect,
   'compile': compile_verb,

@@ -115,6 +115,14 @@ class GeoTiff:
     """The raster whose grid this is."""
     return self._grid.name
 
+  @property
+  def georeference(self) -> raster.Georeference:
+    """Where its pixels lie."""
+    crs = self._grid.crs
+    return raster.Georeference(
+      '' if crs is None else crs.to_wkt(), tuple(self._grid.transform)[:6]
+    )
+
   def _align(self, nodata: float | None, onto: str) -> None:
     """Takes the finest grid and replaces layers that lie on another one."""
     finest = grid = min(

@@ -39,6 +39,25 @@ class Place(NamedTuple):
   corners: tuple[tuple[float, float], ...] | None = None
 
 
+class Georeference(NamedTuple):
+  """The grid of a scene.
+
+  Attributes:
+    crs: as WKT, '' where the file has none.
+    transform: (a, b, c, d, e, f); x = a column + b row + c and y likewise.
+  """
+
+  crs: str
+  transform: tuple[float, ...]
+
+  def coarser(self, cell: int) -> 'Georeference':
+    """The grid of squares of cell x cell pixels from the same corner."""
+    a, b, c, d, e, f = self.transform
+    return self._replace(
+      transform=(a * cell, b * cell, c, d * cell, e * cell, f)
+    )
+
+
 class Raster(Protocol):
   """An open scene, or one frame of it.
 

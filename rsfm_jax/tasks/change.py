@@ -62,6 +62,14 @@ class ChangeDetection:
       {'accuracy': right.sum(dtype=jnp.float32) / total},
     )
 
+  def averaged(self, outputs: Array, *, size: tuple[int, int]) -> Array:
+    """Probabilities of the classes, f32[B, H, W, K]; 0 is no change."""
+    scores = resampling.bilinear(outputs, *size).astype(jnp.float32)
+    if self.spec.loss == 'cross_entropy':
+      return jax.nn.softmax(scores, axis=-1)
+    change = jax.nn.sigmoid(scores)
+    return jnp.concatenate([1 - change, change], axis=-1)
+
   def predict(self, outputs: Array, *, size: tuple[int, int]) -> Array:
     """Classes u8[B, H, W]; 0 is no change."""
     scores = resampling.bilinear(outputs, *size)

@@ -43,3 +43,13 @@ class Task(Protocol):
 
   def predict(self, outputs: Array, *, size: tuple[int, int]) -> Array:
     """What `evaluate` compares with targets; dense maps have `size`."""
+
+
+class DenseTask(Task, Protocol):
+  """A task of pixels, by which whole scenes can be mapped in windows."""
+
+  def averaged(self, outputs: Array, *, size: tuple[int, int]) -> Array:
+    """What overlapping windows are averaged by, f32[B, H, W, K].
+
+    Of K classes the largest is the prediction, of numbers (K is 1) the value.
+    """

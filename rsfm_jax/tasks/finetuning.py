@@ -160,6 +160,13 @@ class FineTuning:
     scores, _ = self.outputs(params, extra, images, mode='eval')
     return self.task.predict(scores, size=self.features.size)
 
+  def averaged(
+    self, params: Tree, extra: Tree, images: Mapping[str, Array]
+  ) -> Array:
+    """Of a dense task, what overlapping windows are averaged by."""
+    scores, _ = self.outputs(params, extra, images, mode='eval')
+    return self.task.averaged(scores, size=self.features.size)
+
   def warnings(self, metrics: Mapping[str, Any]) -> dict[str, str]:
     del metrics
     return {}

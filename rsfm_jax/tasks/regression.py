@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from rsfm_jax.nn import resampling
 from rsfm_jax.tasks import contract
@@ -50,6 +51,10 @@ class MapRegression:
     values = resampling.bilinear(outputs, *target.shape[1:])[..., 0]
     loss = losses.error(values, target, order=_ORDER[self.spec.loss])
     return loss, {'mae': losses.error(values, target, order=1)}
+
+  def averaged(self, outputs: Array, *, size: tuple[int, int]) -> Array:
+    """The numbers themselves, f32[B, H, W, 1]."""
+    return resampling.bilinear(outputs, *size).astype(jnp.float32)
 
   def predict(self, outputs: Array, *, size: tuple[int, int]) -> Array:
     """f32[B, H, W]."""

@@ -41,6 +41,11 @@ class Segmentation:
     total = jnp.maximum(counts.sum(dtype=jnp.float32), 1)
     return loss, {'accuracy': right.sum(dtype=jnp.float32) / total}
 
+  def averaged(self, outputs: Array, *, size: tuple[int, int]) -> Array:
+    """Probabilities of the classes, f32[B, H, W, K]."""
+    logits = resampling.bilinear(outputs, *size).astype(jnp.float32)
+    return jax.nn.softmax(logits, axis=-1)
+
   def predict(self, outputs: Array, *, size: tuple[int, int]) -> Array:
     """Classes u8[B, H, W]."""
     return resampling.bilinear(outputs, *size).argmax(-1).astype(jnp.uint8)

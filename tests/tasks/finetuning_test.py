@@ -183,6 +183,29 @@ def test_one_score_of_change_counts_every_code_above_zero_as_change():
 
 
 @pytest.mark.parametrize(
+  'kind, head, changes',
+  [
+    ('segmentation', 'linear', {}),
+    ('change', 'linear', {}),
+    ('change', 'linear', {'loss': 'soft_margin', 'outputs': 1}),
+    ('map', 'linear', {}),
+  ],
+)
+def test_what_windows_are_averaged_by_agrees_with_predictions(
+  kind, head, changes
+):
+  objective, params, extra, batch = case(kind, head, changes)
+  images = {'opt': batch['opt']['image']}
+  found = objective.averaged(params, extra, images)
+  want = objective.predict(params, extra, images)
+  if kind == 'map':
+    np.testing.assert_array_equal(found[..., 0], want)
+    return
+  np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+  np.testing.assert_array_equal(found.argmax(-1), want)
+
+
+@pytest.mark.parametrize(
   'changes, words',
   [
     ({'levels': ('stage_9',)}, 'task.levels'),

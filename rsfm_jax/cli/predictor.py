@@ -1,0 +1,197 @@
+"""What maps a scene: a fine-tuned model with its head, or an encoder."""
+
+from collections.abc import Callable
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rsfm_jax.cli import config as configs
+from rsfm_jax.cli import models
+from rsfm_jax.core import choices
+from rsfm_jax.core import files
+from rsfm_jax.models import build
+from rsfm_jax.models import encoder
+from rsfm_jax.sensors import contract
+from rsfm_jax.sensors import statistics as stats
+from rsfm_jax.tasks import contract as task_contract
+from rsfm_jax.tasks import encoders
+from rsfm_jax.tasks import finetuning
+from rsfm_jax.tasks import spec as task_spec
+from rsfm_jax.train import best
+from rsfm_jax.train import checkpoint
+
+Array = jax.Array
+EMBEDDING = 'embedding'
+
+
+class Predictor(NamedTuple):
+  """A compiled step from windows to numbers that can be averaged.
+
+  Attributes:
+    call: f32[B, (2,) H, W, C] normalised -> f32[B, h, w, K].
+    kind: of the task, or 'embedding'.
+    sensor: contract of what it sees.
+    statistics: that normalise it; None for complex SAR.
+    size: pixels on a side of a window.
+    cell: pixels on a side of one output.
+    outputs: K.
+    dates: 1, or 2 for changes.
+    content_hash: of the parameters.
+  """
+
+  call: Callable[[Array], Array]
+  kind: str
+  sensor: contract.Sensor
+  statistics: stats.Statistics | None
+  size: int
+  cell: int
+  outputs: int
+  dates: int
+  content_hash: str
+
+
+def tuned(path: str, *, size: int | None = None) -> Predictor:
+  """The best state of a fine-tuning on targets of pixels.
+
+  Args:
+    path: workdir of `rsfm finetune`.
+    size: of windows; None for that of training.
+
+  Raises:
+    ValueError: no head, or one whose targets are scenes.
+  """
+  root = pathlib.Path(path)
+  folder = root / best.BEST
+  about = checkpoint.metadata(folder) if folder.is_dir() else {}
+  if 'task' not in about.get('objective', {}):
+    raise ValueError(
+      f'{path} has no task head: give the workdir of a finished rsfm finetune '
+      'on targets of pixels, or ask for --as embedding.'
+    )
+  task = configs.build(
+    task_spec.TaskSpec, about['objective']['task'], key='task'
+  )
+  if task.kind not in task_spec.DENSE:
+    raise ValueError(
+      f'{path}: its head is for task.kind={task.kind}, one answer per scene; '
+      f'maps need one of {list(task_spec.DENSE)}, or --as embedding.'
+    )
+  ((name, held),) = about['contract']['sensors'].items()
+  if size is None:
+    size = files.read_json(root / 'config.json')['data']['window']['size']
+  sensor = contract.Sensor.from_json(held)
+  spec = build.spec_from_json(about['spec'])
+  dates = 2 if task.kind == 'change' else 1
+  params = checkpoint.load_params(folder).params
+
+  @functools.cache
+  def prepared() -> tuple[Callable[..., Array], Any]:
+    """Not before a scene is found to be good: it takes a while."""
+    objective, extra = _objective(spec, task, sensor, size, dates), {}
+    if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
+      extra = checkpoint.load_params(folder, which='extra').params
+    run = jax.jit(lambda p, e, x: objective.averaged(p, e, {name: x}))
+    return run, extra
+
+  def call(image: Array) -> Array:
+    run, extra = prepared()
+    return run(params, extra, image)
+
+  known = about['contract']['statistics'].get(name)
+  return Predictor(
+    call=call,
+    kind=task.kind,
+    sensor=sensor,
+    statistics=known and stats.Statistics.from_json(known),
+    size=size,
+    cell=1,
+    # One score of change is two classes.
+    outputs=max(task.outputs, dates),
+    dates=dates,
+    content_hash=checkpoint.content_hash(params),
+  )
+
+
+def embedding(
+  path: str,
+  *,
+  sensor: str | None = None,
+  stage: str = encoder.FINAL,
+  size: int | None = None,
+  which: str = 'auto',
+) -> Predictor:
+  """A map of a model's features.
+
+  Args:
+    path: of a run or a model folder.
+    sensor: of the model; None where it has one.
+    stage: see `encoder.stage_names`.
+    size: of windows; None for what the model was made for.
+    which: see `models.open_model`.
+
+  Raises:
+    ValueError: no such sensor or stage, or a size that is no whole tokens.
+  """
+  opened = models.open_model(path, which=which)
+  known = list(opened.sensors)
+  if sensor is None and len(known) > 1:
+    raise ValueError(f'{path} has the sensors {known}; name one by --sensor.')
+  name = choices.check(sensor or known[0], known, key='--sensor')
+  spec = opened.model.spec
+  choices.check(stage, encoder.stage_names(spec), key='--stage')
+  if size is None:
+    size = encoder.image_size(spec, name)
+  encode = encoder.encoder(spec, name)
+  run = jax.jit(lambda p, x: encode(p, x)[stage].astype(jnp.float32))
+  shape = _shape(opened.sensors[name], size, 1)
+  made = jax.eval_shape(run, opened.params, shape)
+  cell = size // made.shape[1]
+  if cell * made.shape[1] != size:
+    raise ValueError(
+      f'--size {size} is no whole tokens: {stage} of {path} has '
+      f'{made.shape[1]} on a side.'
+    )
+  return Predictor(
+    call=lambda image: run(opened.params, image),
+    kind=EMBEDDING,
+    sensor=opened.sensors[name],
+    statistics=opened.statistics.get(name),
+    size=size,
+    cell=cell,
+    outputs=made.shape[-1],
+    dates=1,
+    content_hash=opened.content_hash,
+  )
+
+
+def _objective(
+  spec: Any,
+  task: task_spec.TaskSpec,
+  sensor: contract.Sensor,
+  size: int,
+  dates: int,
+) -> finetuning.FineTuning:
+  """As it was trained, for windows of `size` pixels."""
+  encode = encoders.single(spec)
+  model = build.build(spec)
+  maps = jax.eval_shape(
+    lambda p, x: dict(encode(p, {sensor.name: x}, mode='eval').maps),
+    model.abstract,
+    _shape(sensor, size, dates),
+  )
+  return finetuning.FineTuning(
+    finetuning.FineTuningSpec(task=task),
+    encode,
+    task_contract.Features(maps, (size, size)),
+  )
+
+
+def _shape(
+  sensor: contract.Sensor, size: int, dates: int
+) -> jax.ShapeDtypeStruct:
+  pair = (2,) if dates == 2 else ()
+  shape = 1, *pair, size, size, len(sensor.bands)
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
