@@ -27,6 +27,7 @@ from rsfm_jax.cli import launch
 from rsfm_jax.cli import pretrain
 from rsfm_jax.cli import prune
 from rsfm_jax.cli import report
+from rsfm_jax.cli import sweep
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
 from rsfm_jax.launch import topologies
@@ -42,6 +43,7 @@ VERBS: dict[str, ModuleType] = {
   'prune': prune,
   'export': export,
   'evaluate': evaluate,
+  'sweep': sweep,
   'report': report,
   'inspect': inspect,
   'compile': compile_verb,

@@ -64,6 +64,17 @@ class Protocol:
     if self.kind == 'adamw' and self.recipe is None:
       raise ValueError(f'protocol {self.name} needs a recipe.')
 
+  @property
+  def fits(self) -> int:
+    """Classifiers that are fitted: the grid, and the winner once more."""
+    refits = self.kind == 'logistic' and self.refit == 'train_val'
+    return max(len(self.grid), 1) + refits
+
+  @property
+  def seeded(self) -> bool:
+    """Whether a seed changes what is fitted to all of the labels."""
+    return self.kind == 'adamw'
+
 
 def _grid(start: float, stop: float, count: int) -> tuple[float, ...]:
   return tuple(float(c) for c in np.logspace(start, stop, count))
