@@ -28,6 +28,7 @@ from rsfm_jax.cli import predict
 from rsfm_jax.cli import pretrain
 from rsfm_jax.cli import prune
 from rsfm_jax.cli import report
+from rsfm_jax.cli import sweep
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
 from rsfm_jax.launch import topologies
@@ -44,6 +45,7 @@ VERBS: dict[str, ModuleType] = {
   'export': export,
   'evaluate': evaluate,
   'predict': predict,
+  'sweep': sweep,
   'report': report,
   'inspect': inspect,
   'compile': compile_verb,

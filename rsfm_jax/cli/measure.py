@@ -136,19 +136,16 @@ def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
   return opened._replace(params=params, content_hash='', step=None)
 
 
-def model_rows(
+def describer(
   opened: models.Opened,
   to: Target,
   *,
-  name: str,
-  protocols: Sequence[str],
   stages: Sequence[str] | None = None,
   pools: Sequence[str] = ('mean', 'std'),
   views: features_lib.Views = 'identity',
   prompts: encoder.Prompts = 'keep',
-  seed: int = 0,
-) -> list[rows_lib.Row]:
-  """Probes of a model's frozen features."""
+) -> Callable[[Any], Any]:
+  """Images to the model's frozen features."""
   extract = extractor(
     opened.model.spec,
     to.sensor.name,
@@ -157,8 +154,21 @@ def model_rows(
     views,
     prompts,
   )
+  return functools.partial(extract.describe, opened.params)
+
+
+def model_rows(
+  opened: models.Opened,
+  to: Target,
+  *,
+  name: str,
+  protocols: Sequence[str],
+  seed: int = 0,
+  **options: Any,
+) -> list[rows_lib.Row]:
+  """Probes of a model's frozen features; options are those of `describer`."""
   rows = probe(
-    functools.partial(extract.describe, opened.params),
+    describer(opened, to, **options),
     functools.partial(batches, to),
     to,
     name=name,
@@ -170,14 +180,20 @@ def model_rows(
   return rows
 
 
+def baseline(name: str) -> Callable[[Any], Any]:
+  """Images to statistics of their bands, a name of `baselines.BASELINES`."""
+  choices.check(name, baselines.BASELINES, key='baseline')
+  return baselines.BASELINES[name]
+
+
 def baseline_rows(
   to: Target, *, protocols: Sequence[str], seed: int = 0
 ) -> list[rows_lib.Row]:
   """Raw band statistics, with and without gradients, by the same probes."""
   out = []
-  for name, describe in baselines.BASELINES.items():
+  for name in baselines.BASELINES:
     out += probe(
-      describe,
+      baseline(name),
       functools.partial(batches, to),
       to,
       name=name.replace('_', ' '),
@@ -232,15 +248,7 @@ def probe(
     checkpoint: content hash, for the rows.
     seed: of probes and bootstrap.
   """
-  found = {
-    split: features_lib.collect(
-      describe,
-      read(split),
-      what=f'{name}, {split}',
-      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
-    )
-    for split in SPLITS
-  }
+  found = features(describe, read, to, name=name)
   return runs.evaluate_features(
     {split: f.values for split, f in found.items()},
     {split: f.labels for split, f in found.items()},
@@ -253,3 +261,22 @@ def probe(
     missing_bands=to.missing_bands,
     seed=seed,
   )
+
+
+def features(
+  describe: Callable[[Any], Any],
+  read: Callable[[str], Iterator[dict[str, Any]]],
+  to: Any,
+  *,
+  name: str,
+) -> dict[str, features_lib.Features]:
+  """What `describe` makes of every split of a target; see `probe`."""
+  return {
+    split: features_lib.collect(
+      describe,
+      read(split),
+      what=f'{name}, {split}',
+      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
+    )
+    for split in SPLITS
+  }

@@ -7,7 +7,7 @@ run left them; a sample without coordinates, and a model without prototypes,
 does without.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -171,19 +171,16 @@ def extractor(
   )
 
 
-def model_rows(
+def describer(
   opened: models.Opened,
   to: Target,
   *,
-  name: str,
-  protocols: Sequence[str],
   stages: Sequence[str] | None = None,
   pools: Sequence[str] = ('mean', 'std'),
   views: features_lib.Views = 'identity',
   prompts: encoder.Prompts = 'keep',
-  seed: int = 0,
-) -> list[rows_lib.Row]:
-  """Probes of a model's frozen features.
+) -> Callable[[Any], Any]:
+  """Tiles to the model's frozen features.
 
   Raises:
     ValueError: views of tiles, or a stage that does not exist.
@@ -197,10 +194,23 @@ def model_rows(
     spec, [s.name for s in to.sensors]
   )
   extract = extractor(spec, tuple(chosen), tuple(pools), prompts)
+  return functools.partial(
+    extract.describe, encoders.Known(opened.params, to.prototypes)
+  )
+
+
+def model_rows(
+  opened: models.Opened,
+  to: Target,
+  *,
+  name: str,
+  protocols: Sequence[str],
+  seed: int = 0,
+  **options: Any,
+) -> list[rows_lib.Row]:
+  """Probes of a model's frozen features; options are those of `describer`."""
   rows = measure.probe(
-    functools.partial(
-      extract.describe, encoders.Known(opened.params, to.prototypes)
-    ),
+    describer(opened, to, **options),
     functools.partial(batches, to),
     to,
     name=name,
@@ -212,14 +222,19 @@ def model_rows(
   return rows
 
 
+def baseline(name: str) -> Callable[[Any], Any]:
+  """Tiles to statistics of their bands, means over dates."""
+  return functools.partial(_raw, measure.baseline(name))
+
+
 def baseline_rows(
   to: Target, *, protocols: Sequence[str], seed: int = 0
 ) -> list[rows_lib.Row]:
   """Raw band statistics of all sensors, means over dates, by like probes."""
   out = []
-  for name, describe in baselines.BASELINES.items():
+  for name in baselines.BASELINES:
     out += measure.probe(
-      functools.partial(_raw, describe),
+      baseline(name),
       functools.partial(batches, to),
       to,
       name=name.replace('_', ' '),

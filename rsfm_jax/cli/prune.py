@@ -17,8 +17,8 @@ from typing import Any
 
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
+from rsfm_jax.cli import pruning_sweep
 from rsfm_jax.cli import recover
-from rsfm_jax.cli import sweep
 from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.data import store as stores
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
   elif args.usage:
     usage = usage_lib.Usage.from_json(files.read_json(args.usage))
   if args.sweep:
-    sweep.run(
+    pruning_sweep.run(
       opened,
       stores.Store(args.store or args.calibration),
       usage,

@@ -9,8 +9,8 @@ import numpy as np
 
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
+from rsfm_jax.cli import pruning_sweep
 from rsfm_jax.cli import reconstruct
-from rsfm_jax.cli import sweep
 from rsfm_jax.core import files
 from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
@@ -101,8 +101,10 @@ def write(
   if (workdir / PRUNED).exists():
     points = files.read_json(workdir / PRUNED)
   swept = []
-  if (workdir / sweep.POINTS).exists():
-    swept = sweep.figures(files.read_json(workdir / sweep.POINTS))
+  if (workdir / pruning_sweep.POINTS).exists():
+    swept = pruning_sweep.figures(
+      files.read_json(workdir / pruning_sweep.POINTS)
+    )
   environment = files.read_json(workdir / 'environment.json')['starts'][-1]
   images = {s: _images(opened, v, s, 8) for s, v in by_sensor.items()}
   report.write_report(

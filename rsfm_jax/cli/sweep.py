@@ -1,212 +1,172 @@
-"""Pruning curves: experts kept against size, work, speed and accuracy."""
+"""Probes many models on many data sets under many protocols, from one config.
 
-from collections.abc import Mapping, Sequence
+A grid over checkpoints, what is made of them, labelled stores, protocols,
+shares of the labels and seeds. Every job leaves one row in the sweep's folder;
+run again, it does what is missing or failed. `--shard i/n` is for job arrays
+(i from 0) and `--jobs n` for processes here; shards may share a folder.
+"""
+
+import argparse
+from collections.abc import Sequence
+import json
 import pathlib
-from typing import Any
+import re
+import subprocess
+import sys
 
-import numpy as np
-
-from rsfm_jax.cli import measure
-from rsfm_jax.cli import models
-from rsfm_jax.cli import pruned
+from rsfm_jax.cli import config as configs
+from rsfm_jax.cli import sweep_grid
+from rsfm_jax.cli import sweep_jobs
+from rsfm_jax.cli import sweep_tables
 from rsfm_jax.core import files
 from rsfm_jax.core import log
-from rsfm_jax.core import trees
-from rsfm_jax.data import store as stores
-from rsfm_jax.models import accounting
-from rsfm_jax.plots import pruning_curve
-from rsfm_jax.plots import routing
-from rsfm_jax.pruning import keep as keep_lib
-from rsfm_jax.pruning import layout
-from rsfm_jax.pruning import usage as usage_lib
+from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.evaluate import sweep_rows
+from rsfm_jax.plots import tables
 
-POINTS = 'sweep.json'  # What the report reads.
-COLUMNS = {
-  'sensor': '{sensor}',
-  'task': '{dataset}, {protocol}',
-  'kept by': '{rule}',
-  'experts': '{experts:.3g}',
-  'parameters': '{parameters:,}',
-  'FLOPs': '{flops:.3g}',
-  'images/s': '{images_per_second:.0f}',
-  'accuracy, %': '{percent:.1f}',
-  '95 %': '{low_percent:.1f} to {high_percent:.1f}',
-}
+HELP = 'checkpoints x data sets x protocols x labels x seeds, as one table'
+TAKES_OVERRIDES = True
 
 
-def run(
-  opened: models.Opened,
-  store: stores.Store,
-  usage: usage_lib.Usage,
-  out: pathlib.Path,
-  *,
-  counts: Sequence[int],
-  sensors: Sequence[str],
-  protocols: Sequence[str] = ('linear',),
-  branches: tuple[str, ...] | None = None,
-  seed: int = 0,
-) -> dict[str, Any]:
-  """Prunes to each task sensor and number of experts, probes, writes.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('--config', required=True, help='of configs/sweep')
+  add('--out', help='folder; default: workdir/sweep/NAME of the config')
+  add(
+    '--shard',
+    type=_piece,
+    default=sweep_rows.Piece(0, 1),
+    metavar='I/N',
+    help='only this piece of the jobs, I from 0',
+  )
+  add('--jobs', type=int, default=1, metavar='N', help='processes here')
+  add(
+    '--dry_run',
+    action='store_true',
+    help='list the jobs and what they would cost; write nothing',
+  )
+  add(
+    '--tables',
+    choices=('write', 'skip'),
+    default='write',
+    help='skip: leave that to another shard, or to a run afterwards',
+  )
+  parser.epilog = 'Override keys by --config.section.key=value.'
 
-  Every number of experts is kept by use, at random, and the other way round.
-  `out` gets sweep.json, sweep.md, the curve and the maps of use before and
-  after. Only sensors that the labelled store holds are tasks.
 
-  Raises:
-    ValueError: a number below 1, no routers, or no sensor of the store.
-  """
-  layers = layout.layers(opened.model.spec, branches)
-  tasks = pruned.fed(store, opened, sensors)
-  if not layers or not tasks or min(counts) < 1:
-    raise ValueError(
-      f'--sweep {",".join(map(str, counts))}: needs numbers from 1, a model '
-      f'with routers, and one of the sensors {list(sensors)} in {store.folder},'
-      f' which has {sorted(store.sensors)}.'
+def run(args: argparse.Namespace) -> int:
+  if args.jobs < 1:
+    raise ValueError(f'--jobs {args.jobs} must be at least 1.')
+  config = configs.load(args.config, args.overrides)
+  grid = sweep_grid.grid(config)
+  out = pathlib.Path(args.out or f'workdir/sweep/{config.name}')
+  cache = pathlib.Path(grid.features.cache or out / 'features')
+  if args.jobs > 1 and not args.dry_run:
+    _in_processes(args, grid, out, cache)
+  else:
+    planned = sweep_jobs.plan(grid, args.shard, _found(out), cache)
+    if args.dry_run:
+      print(_costs(planned))
+      return 0
+    path = args.shard.file(out)
+    sweep_jobs.run(
+      planned, grid, cache, keep=lambda r: rows_lib.append(path, [r])
     )
-  points, after = [], {}
-  for sensor in tasks:
-    to = measure.target(store, sensor, opened)
-    for (rule, number), kept in _kept(
-      opened, usage, sensor, counts, branches, seed
-    ).items():
-      log.info('%s: %s experts kept by %s', sensor, number, rule)
-      small = pruned.plan(opened, sensors=(sensor,), keep=kept, usage=usage)
-      ready = pruned.as_opened(opened, small, opened.path)
-      points += _points(
-        ready, to, rule, branches, protocols=protocols, seed=seed
-      )
-      if rule == 'use':
-        after[(sensor, number)] = kept
-  found = {
-    'parent': opened.path,
-    'parent_hash': opened.content_hash,
-    'points': points,
-    'maps': _maps(opened.model.spec, usage, after, branches),
-  }
-  _write(out, found)
-  return found
-
-
-def _kept(
-  opened: models.Opened,
-  usage: usage_lib.Usage,
-  sensor: str,
-  counts: Sequence[int],
-  branches: tuple[str, ...] | None,
-  seed: int,
-) -> dict[tuple[str, str], keep_lib.Keep]:
-  """{(rule, number): keep set}; the unpruned model first."""
-  spec = opened.model.spec
-  out = {('all', 'all'): keep_lib.everything(spec, (sensor,))}
-  for n in sorted(set(counts), reverse=True):
-    kept = keep_lib.choose(
-      f'top:{n}', spec, (sensor,), usage=usage, branches=branches
+  if args.tables == 'write':
+    files.write_json(
+      out / 'config.json', json.loads(config.to_json_best_effort())
     )
-    others = keep_lib.controls(kept, spec, (sensor,), usage, seed=seed)
-    for rule, found in {'use': kept, **others}.items():
-      out[rule, str(n)] = found
-  return out
+    _tables(grid, out, cache, config.name)
+  return 0
 
 
-def _points(
-  ready: models.Opened,
-  to: measure.Target,
-  rule: str,
-  branches: tuple[str, ...] | None,
-  **options: Any,
-) -> list[dict[str, Any]]:
-  """One point per protocol."""
-  spec, sensor = ready.model.spec, to.sensor.name
-  rows = measure.model_rows(ready, to, name=rule, **options)
-  of = branches or layout.of(spec).branches
-  left = [x.experts for x in layout.of(spec).layers(spec) if x.branch in of]
-  common = {
-    'sensor': sensor,
-    'rule': rule,
-    # Layers without a router have one.
-    'experts': float(np.mean(left)) if left else 1.0,
-    'parameters': trees.count(ready.params),
-    'flops': accounting.report(spec)['flops_per_image'][sensor],
-    'images_per_second': measure.images_per_second(ready, to),
-  }
-  return [
-    common
-    | {
-      'dataset': row.dataset,
-      'protocol': row.protocol,
-      'metric': row.metric,
-      'accuracy': row.value,
-      'low': row.low,
-      'high': row.high,
-    }
-    for row in rows
+def _piece(text: str) -> sweep_rows.Piece:
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not found or int(found[1]) >= int(found[2]):
+    raise argparse.ArgumentTypeError(
+      f'{text!r} must be I/N with 0 <= I < N, such as 0/8.'
+    )
+  return sweep_rows.Piece(int(found[1]), int(found[2]))
+
+
+def _found(out: pathlib.Path) -> sweep_rows.Found:
+  return sweep_rows.Found(sweep_rows.read(out))
+
+
+def _in_processes(args, grid, out: pathlib.Path, cache: pathlib.Path) -> None:
+  """Every process does a piece of this shard's jobs."""
+  pieces = args.shard.parts(args.jobs)
+  started = [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'rsfm_jax', 'sweep', '--config', args.config),
+        *('--out', str(out), '--tables', 'skip'),
+        *('--shard', f'{piece.index}/{piece.count}'),
+        *args.overrides,
+      ]
+    )
+    for piece in pieces
   ]
+  try:
+    codes = [process.wait() for process in started]
+  except BaseException:
+    for process in started:
+      process.terminate()
+    raise
+  for piece, code in zip(pieces, codes, strict=True):
+    if code:
+      _mourn(grid, piece, out, cache, f'its process ended with code {code}')
 
 
-def _maps(
-  spec: Any,
-  usage: usage_lib.Usage,
-  after: Mapping[tuple[str, str], keep_lib.Keep],
-  branches: tuple[str, ...] | None,
-) -> dict[str, Any]:
-  """Shares [L, M, E] before, and with what each sensor keeps of them."""
-  layers = layout.layers(spec, branches or layout.of(spec).branches)
-  width = max(layer.experts for layer in layers)
-  rows = [s for s, n in zip(usage.sensors, usage.images, strict=True) if n]
-
-  def shares(masks: Mapping[str, keep_lib.Keep] | None) -> list:
-    out = np.zeros((len(layers), len(rows), width))
-    for i, layer in enumerate(layers):
-      for j, sensor in enumerate(rows):
-        share = usage.pooled(layer.name, [sensor]).share[0]
-        if masks is not None and sensor in masks:
-          kept = np.zeros_like(share)
-          kept[masks[sensor][layer.name][0]] = 1
-          share = share * kept
-        share = share / max(share.sum(), 1e-12)
-        out[i, j, : layer.experts] = share
-    return out.tolist()
-
-  numbers = sorted({n for _, n in after}, key=int)
-  return {
-    'sensors': rows,
-    'before': shares(None),
-    'after': {
-      n: shares({s: kept for (s, m), kept in after.items() if m == n})
-      for n in numbers
-    },
-  }
+def _mourn(grid, piece, out: pathlib.Path, cache: pathlib.Path, why) -> None:
+  """Rows for the jobs that a process left without one when it died."""
+  found = _found(out)
+  lost = [
+    sweep_rows.Result(job, None, why, part.key)
+    for part in sweep_jobs.plan(grid, piece, found, cache)
+    for job in part.pending
+    if found.of(job, part.key) is None
+  ]
+  log.warning('%d jobs have no row: %s', len(lost), why)
+  rows_lib.append(piece.file(out), lost)
 
 
-def figures(found: Mapping[str, Any]) -> list[Any]:
-  """The curve, and maps of use before and after, of a sweep."""
-  maps = found['maps']
-  out = [pruning_curve.sweep(found['points'])]
-  titles = {'before pruning': maps['before']}
-  titles |= {f'with {n} kept': v for n, v in maps['after'].items()}
-  for title, values in titles.items():
-    out.append(
-      routing.load(
-        np.array(values), sensors=maps['sensors'], title=f'use {title}'
+def _tables(grid, out: pathlib.Path, cache: pathlib.Path, name: str) -> None:
+  """Of all shards as far as they are; prints the Markdown and the paths."""
+  found = _found(out)
+  planned = sweep_jobs.plan(grid, sweep_rows.Piece(0, 1), found, cache)
+  results = [
+    found.of(job, part.key) for part in planned for job in part.group.jobs
+  ]
+  text = sweep_tables.write(
+    out, [r for r in results if r is not None], name=name, jobs=len(results)
+  )
+  print(text)
+  for file in sweep_tables.FILES:
+    print((out / file).resolve())
+
+
+def _costs(planned: Sequence[sweep_jobs.Planned]) -> str:
+  """One line a job; a group's first pending one encodes for all of them."""
+  lines = [['job', 'state', 'features', 'images to encode', 'fits']]
+  images = fits = hits = pending = count = 0
+  for part in planned:
+    left = part.to_encode
+    hits += part.cached
+    for job in part.group.jobs:
+      count += 1
+      due = job in part.pending
+      state = ('cannot run' if part.error else 'to do') if due else 'done'
+      features = 'cached' if part.cached else 'to encode'
+      mine = job.fits if due and not part.error else 0
+      lines.append(
+        [str(job), state, part.error or features, str(left), str(mine)]
       )
-    )
-  return out
-
-
-def _write(out: pathlib.Path, found: dict[str, Any]) -> None:
-  lines = [list(COLUMNS), ['---'] * len(COLUMNS)]
-  for point in found['points']:
-    shown = point | {
-      'percent': 100 * point['accuracy'],
-      'low_percent': 100 * point['low'],
-      'high_percent': 100 * point['high'],
-    }
-    lines.append([text.format(**shown) for text in COLUMNS.values()])
-  table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-  files.write_text(out / 'sweep.md', table + '\n')
-  names = ['curve', 'use_before', *(f'use_{n}' for n in found['maps']['after'])]
-  for name, figure in zip(names, figures(found), strict=True):
-    figure.savefig(out / f'sweep_{name}.png')
-  files.write_json(out / POINTS, found)
-  print(table)
-  print((out / POINTS).resolve())
+      if due:
+        images, fits, left = images + left, fits + mine, 0
+        pending += 1
+  total = (
+    f'{count} jobs, {pending} to do; {images} images to encode, {hits} of '
+    f'{len(planned)} sets of features cached, {fits} fits.'
+  )
+  return tables.markdown_of(lines) + total

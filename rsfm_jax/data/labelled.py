@@ -8,7 +8,7 @@ turned by one symmetry. As in `pipeline`, whose order these batches have, the
 global batch is a function of (seed, step).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any, get_args
@@ -63,8 +63,6 @@ def chosen(
     ValueError: a fraction outside (0, 1], an unknown split, or a class of the
       store without a sample in a split that is used whole.
   """
-  if not 0 < fraction <= 1:
-    raise ValueError(f'data.label_fraction={fraction} must be in (0, 1].')
   indices = data.store.indices(split)
   groups = [indices]
   if data.target.kind == 'class':
@@ -76,8 +74,23 @@ def chosen(
         f'{data.store.folder}: split {split!r} has no sample of the classes '
         f'{[_name(data, k) for k in empty]}.'
       )
+  return stratified(groups, fraction=fraction, seed=seed)
+
+
+def stratified(
+  groups: Sequence[np.ndarray], *, fraction: float, seed: int
+) -> np.ndarray:
+  """That share of every group, at least one of it, in order: int[N].
+
+  With one seed a smaller share is a part of a larger one.
+
+  Raises:
+    ValueError: a fraction outside (0, 1].
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f'data.label_fraction={fraction} must be in (0, 1].')
   if fraction == 1:
-    return indices
+    return np.sort(np.concatenate(groups))
   rng = np.random.default_rng(seed)
   kept = [
     rng.permutation(group)[: max(1, round(fraction * len(group)))]

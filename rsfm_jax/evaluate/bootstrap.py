@@ -45,17 +45,27 @@ def interval(
   *,
   classes: int,
   metric: str = 'accuracy',
+  scores=None,
   resamples: int = 1000,
   seed: int = 0,
   level: float = 0.95,
 ) -> Interval:
   """The metric of predictions [N] or [N, L] with its percentile interval.
 
+  `scores`, [N, K] or [N, L], are for metrics of `metrics.SCORED`.
+
   Raises:
     ValueError: an unknown metric, no samples, or values that are no classes.
   """
   if not len(labels):
     raise ValueError('A bootstrap needs at least one test sample.')
+  if metric in metrics.SCORED:
+    score, size = metrics.SCORED[metric], len(labels)
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(size, size=size) for _ in range(resamples))
+    samples = np.array([score(scores[draw], labels[draw]) for draw in draws])
+    return _interval(score(scores, labels), samples, level)
   cell = metrics.cells(predictions, labels, classes=classes)
   value = metrics.counted(metric)(metrics.count(cell, classes=classes))
   samples = _resampled(

@@ -7,17 +7,21 @@ here equals scikit-learn's function of the same name.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from rsfm_jax.core import choices
+
+Absent = Literal['skipped', 'counted']
 
 
 class PerClass(NamedTuple):
   precision: np.ndarray  # f64[K]
   recall: np.ndarray  # f64[K]
   f1: np.ndarray  # f64[K]
+  iou: np.ndarray  # f64[K], intersection over union
   support: np.ndarray  # i64[K], how often the class is true
 
 
@@ -71,7 +75,7 @@ def confusion(predictions, labels, *, classes: int) -> np.ndarray:
 
 
 def per_class(table: np.ndarray) -> PerClass:
-  """Precision, recall and F1 of each class or label; 0 where undefined."""
+  """Precision, recall, F1 and IoU of each class or label; 0 where undefined."""
   if table.ndim == 3:
     hits, predicted, support = (
       table[:, 1, 1],
@@ -84,6 +88,7 @@ def per_class(table: np.ndarray) -> PerClass:
     precision=_ratio(hits, predicted),
     recall=_ratio(hits, support),
     f1=_ratio(2 * hits, predicted + support),
+    iou=_ratio(hits, predicted + support - hits),
     support=support,
   )
 
@@ -121,12 +126,36 @@ def balanced_accuracy(table: np.ndarray) -> float:
   return float(parts.recall[parts.support > 0].mean())
 
 
+def kappa(table: np.ndarray) -> float:
+  """Cohen's kappa; of bits the mean over labels. 0 where chance is certain."""
+  if table.ndim == 3:
+    return float(np.mean([kappa(label) for label in table]))
+  total = max(table.sum(), 1)
+  agreed = np.trace(table) / total
+  chance = (table.sum(1) / total) @ (table.sum(0) / total)
+  return float((agreed - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def mean_iou(table: np.ndarray, *, absent: Absent = 'skipped') -> float:
+  """Mean intersection over union of classes [K, K].
+
+  A class that is neither in truth nor in prediction is `skipped` (Galileo,
+  OlmoEarth) or `counted` as 0 (PANGAEA), which can halve the mean.
+  """
+  choices.check(absent, get_args(Absent), key='absent')
+  iou = per_class(table).iou
+  if absent == 'skipped':
+    iou = iou[table.sum(0) + table.sum(1) > 0]
+  return float(iou.mean()) if len(iou) else 0.0
+
+
 COUNTED: dict[str, Callable[[np.ndarray], float]] = {
   'accuracy': accuracy,
   'macro_f1': macro_f1,
   'micro_f1': micro_f1,
   'weighted_f1': weighted_f1,
   'balanced_accuracy': balanced_accuracy,
+  'kappa': kappa,
 }
 
 
@@ -186,6 +215,50 @@ def mean_average_precision(
   if average == 'micro':
     return average_precision(scores.ravel(), targets.ravel())
   held = np.flatnonzero(targets.any(0))
+  if not len(held):
+    return 0.0
   return float(
     np.mean([average_precision(scores[:, i], targets[:, i]) for i in held])
   )
+
+
+# Of scores f[N, K] or f[N, L] against classes int[N] or bits [N, L].
+SCORED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+  'top_5': functools.partial(top_k, k=5),
+  'calibration_error': calibration_error,
+  'micro_map': functools.partial(mean_average_precision, average='micro'),
+  'macro_map': functools.partial(mean_average_precision, average='macro'),
+}
+_OF_CLASSES = (*COUNTED, 'top_5', 'calibration_error')
+_OF_BITS = ('micro_f1', 'macro_f1', 'weighted_f1', 'micro_map', 'macro_map')
+
+
+class Answers(NamedTuple):
+  """Predictions beside the truth.
+
+  `scores` are probabilities or shares of votes, or what has their order.
+  """
+
+  predictions: np.ndarray  # int[N], or bits [N, L]
+  scores: np.ndarray  # f[N, K], or f[N, L]
+  labels: np.ndarray  # int[N], or bits [N, L]
+  classes: int
+
+
+def measure(name: str, answers: Answers) -> float:
+  """One metric, of counts or of scores.
+
+  Raises:
+    ValueError: there is no such metric, or none for such labels.
+  """
+  names = names_of(answers.labels)
+  choices.check(name, names, key='metric')
+  if name in SCORED:
+    return SCORED[name](answers.scores, answers.labels)
+  found, labels, classes = answers.predictions, answers.labels, answers.classes
+  return COUNTED[name](confusion(found, labels, classes=classes))
+
+
+def names_of(labels: np.ndarray) -> tuple[str, ...]:
+  """The metrics that are defined for such labels."""
+  return _OF_BITS if np.asarray(labels).ndim == 2 else _OF_CLASSES

@@ -109,26 +109,20 @@ class Maps:
     return len(self.tables)
 
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
-    """mIoU is over classes in truth or prediction; f1 and iou of class 1."""
+    """mIoU twice, absent classes skipped or 0; f1 and iou of class 1."""
     table = _drawn(self.tables, draw).sum(0)
-    total = max(table.sum(), 1)
-    hits, truth, found = np.diag(table), table.sum(1), table.sum(0)
-    union = truth + found - hits
-    iou = np.divide(hits, union, out=np.zeros(len(hits)), where=union > 0)
-    f1 = metrics.per_class(table).f1
-    chance = (truth / total) @ (found / total)
-    agreed = hits.sum() / total
     out = {
-      'miou': float(iou[union > 0].mean()) if union.any() else 0.0,
-      'accuracy': float(agreed),
-      'macro_f1': float(f1[union > 0].mean()) if union.any() else 0.0,
-      'kappa': float((agreed - chance) / (1 - chance)) if chance < 1 else 0.0,
+      'miou': metrics.mean_iou(table),
+      'miou_absent_zero': metrics.mean_iou(table, absent='counted'),
+      'accuracy': metrics.accuracy(table) if table.any() else 0.0,
+      'macro_f1': metrics.macro_f1(table) if table.any() else 0.0,
+      'kappa': metrics.kappa(table),
     }
     if len(table) == 2:
       parts = metrics.per_class(table)
       out |= {
         'f1': float(parts.f1[1]),
-        'iou': float(iou[1]),
+        'iou': float(parts.iou[1]),
         'precision': float(parts.precision[1]),
         'recall': float(parts.recall[1]),
       }
@@ -174,7 +168,7 @@ class Numbers:
 
 
 LOWER_IS_BETTER = ('rmse', 'mae')
-_MAPS = ('miou', 'accuracy', 'macro_f1', 'kappa')
+_MAPS = ('miou', 'miou_absent_zero', 'accuracy', 'macro_f1', 'kappa')
 _TWO = ('f1', 'iou', 'precision', 'recall')
 _METRICS = {
   'classes': ('accuracy', 'macro_f1', 'balanced_accuracy'),

@@ -56,7 +56,8 @@ class Protocol:
   def __post_init__(self):
     choices.check(self.scaling, features.SCALINGS, key='protocol.scaling')
     for metric in (self.metric, self.multilabel_metric):
-      choices.check(metric, metrics.COUNTED, key='protocol.metric')
+      known = (*metrics.COUNTED, *metrics.SCORED)
+      choices.check(metric, known, key='protocol.metric')
     if self.kind == 'knn':
       knn.rule(self.rule)
     elif not self.grid:
@@ -64,13 +65,24 @@ class Protocol:
     if self.kind == 'adamw' and self.recipe is None:
       raise ValueError(f'protocol {self.name} needs a recipe.')
 
+  @property
+  def fits(self) -> int:
+    """Classifiers that are fitted: the grid, and the winner once more."""
+    refits = self.kind == 'logistic' and self.refit == 'train_val'
+    return max(len(self.grid), 1) + refits
+
+  @property
+  def seeded(self) -> bool:
+    """Whether a seed changes what is fitted to all of the labels."""
+    return self.kind == 'adamw'
+
 
 def _grid(start: float, stop: float, count: int) -> tuple[float, ...]:
   return tuple(float(c) for c in np.logspace(start, stop, count))
 
 
-def _neighbours(name, rule, *, scaling='none', **rest) -> Protocol:
-  return Protocol(name, 1, 'knn', scaling, rule=rule, **rest)
+def _neighbours(name, rule, *, scaling='none', version=1, **rest) -> Protocol:
+  return Protocol(name, version, 'knn', scaling, rule=rule, **rest)
 
 
 _PRESETS = (
@@ -101,11 +113,12 @@ _PRESETS = (
   _neighbours('galileo_knn20', 'galileo_k20', source='galileo src/eval/knn.py'),
   *(
     _neighbours(
-      f'dinov2_knn{k}',
+      f'{harness}_knn{k}',
       f'dinov2_k{k}',
-      source='dinov2/eval/knn.py',
+      source=f'{harness}/eval/knn.py',
       multilabel=False,
     )
+    for harness in ('dinov2', 'dinov3')  # One rule.
     for k in (10, 20, 100, 200)
   ),
   _neighbours(
@@ -117,17 +130,19 @@ _PRESETS = (
   _neighbours(
     'torchgeobench_knn5',
     'torchgeobench_k5',
-    source='torchgeo_bench/knn.py; multi-label F1 in place of micro-mAP',
+    source='torchgeo_bench/knn.py',
+    version=2,  # 1 had micro-F1 in place of micro-mAP.
+    multilabel_metric='micro_map',
   ),
   Protocol(
     'torchgeobench_linear',
-    1,
+    2,  # 1 had micro-F1 in place of micro-mAP.
     'logistic',
     'none',
-    'torchgeo_bench/linear.py, solved to the optimum; multi-label F1 in place '
-    'of micro-mAP',
+    'torchgeo_bench/linear.py, solved to the optimum',
     grid=_grid(-6, 4, 40),
     refit='train_val',
+    multilabel_metric='micro_map',
   ),
   Protocol(
     'dinov3_logreg',
@@ -149,16 +164,22 @@ _PRESETS = (
     grid=tuple(m * 10.0**e for e in range(-4, 0) for m in (1, 3, 5, 8)),
     recipe=probe.Recipe(),
   ),
-  Protocol(
-    'olmoearth_lp',
-    1,
-    'adamw',
-    'none',
-    'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, the '
-    'optimiser reset at each validation included; batch 128 is a DEFAULT',
-    grid=(1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1),
-    recipe=probe.Recipe(evaluate_every=5, reset_optimizer_every=5),
-    multilabel_metric='macro_f1',
+  *(
+    Protocol(
+      name,
+      1,
+      'adamw',
+      'none',
+      'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, the '
+      f'optimiser {words}; batch 128 is a DEFAULT',
+      grid=(1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1),
+      recipe=probe.Recipe(evaluate_every=5, reset_optimizer_every=reset),
+      multilabel_metric='macro_f1',
+    )
+    for name, reset, words in (
+      ('olmoearth_lp', 5, 'reset at each validation included'),
+      ('olmoearth_lp_continuous', None, 'NOT reset, against the harness'),
+    )
   ),
 )
 PRESETS = {protocol.name: protocol for protocol in _PRESETS}

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Row:
     n_train: samples that the final classifier was fitted on.
     n_test: samples that the value was measured on.
     seconds: wall time of the protocol, without feature extraction.
+    metrics: all that `metrics.names_of` such labels, on the test split.
     chosen: what validation chose, and how well the fit converged.
     predictions: int[n_test] or bits [n_test, L] for paired comparisons; in
       memory only.
@@ -53,6 +54,7 @@ class Row:
   n_train: int
   n_test: int
   seconds: float
+  metrics: dict[str, float] = dataclasses.field(default_factory=dict)
   chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
   predictions: np.ndarray | None = dataclasses.field(
     default=None, repr=False, compare=False
@@ -79,7 +81,19 @@ class Row:
       raise ValueError(f'A row with wrong fields: {error}') from error
 
 
-def append(path: files.Path, rows: Iterable[Row]) -> None:
+class Line(Protocol):
+  """What a JSONL file of results holds."""
+
+  def to_json(self) -> dict[str, Any]: ...
+
+  @classmethod
+  def from_json(cls, record: dict[str, Any]) -> 'Line': ...
+
+
+AnyLine = TypeVar('AnyLine', bound=Line)
+
+
+def append(path: files.Path, rows: Iterable[Line]) -> None:
   """Adds rows to a JSONL file: all of them or, on an error, none.
 
   Writers in several processes take turns. A half line that a killed writer
@@ -106,7 +120,7 @@ def append(path: files.Path, rows: Iterable[Row]) -> None:
       raise OSError(error.errno, f'could not write {path}: {error}') from error
 
 
-def read(path: files.Path) -> list[Row]:
+def read(path: files.Path, *, kind: type[AnyLine] = Row) -> list[AnyLine]:
   """All whole rows of a JSONL file; an unfinished last line is not a row.
 
   Raises:
@@ -116,7 +130,7 @@ def read(path: files.Path) -> list[Row]:
   out = []
   for number, line in enumerate(text.split('\n')[:-1], start=1):
     try:
-      out.append(Row.from_json(json.loads(line)))
+      out.append(kind.from_json(json.loads(line)))
     except ValueError as error:
       raise ValueError(f'{path}, line {number}: {error}') from error
   return out

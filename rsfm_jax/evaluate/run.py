@@ -5,6 +5,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from rsfm_jax.core import log
 from rsfm_jax.evaluate import bootstrap
@@ -22,6 +23,7 @@ _ENOUGH = 1e-3
 
 class Prediction(NamedTuple):
   predictions: np.ndarray  # i32[N], or bits i32[N, L]
+  scores: np.ndarray  # f[N, K] or f[N, L]: probabilities, or shares of votes
   chosen: dict[str, Any]
   n_train: int
 
@@ -73,12 +75,21 @@ def _bits_or_classes(logits: np.ndarray, multilabel: bool) -> np.ndarray:
   return decided.astype(np.int32)
 
 
-def _best(predictions, data: _Data, metric: str) -> tuple[int, float]:
-  """Index and score of the best of predictions [S, M, ..] on val."""
-  score = metrics.counted(metric)
+def _probabilities(logits: np.ndarray, multilabel: bool) -> np.ndarray:
+  logits = logits.astype(np.float64)
+  if multilabel:
+    return special.expit(logits)
+  return special.softmax(logits, axis=-1)
+
+
+def _best(logits, data: _Data, metric: str) -> tuple[int, float]:
+  """Index and score of the best of logits [S, M, K] on val."""
+  found = _bits_or_classes(logits, data.multilabel)
   scores = [
-    score(metrics.confusion(p, data.y['val'], classes=data.classes))
-    for p in predictions
+    metrics.measure(
+      metric, metrics.Answers(p, one, data.y['val'], data.classes)
+    )
+    for p, one in zip(found, logits)
   ]
   best = int(np.argmax(scores))
   return best, float(scores[best])
@@ -93,17 +104,14 @@ def _neighbours(protocol, data, metric, seed) -> Prediction:
     how=knn.rule(protocol.rule),
     classes=data.classes,
   )
-  return Prediction(votes.predictions, {}, len(data.x['train']))
+  return Prediction(votes.predictions, votes.scores, {}, len(data.x['train']))
 
 
 def _logistic(protocol, data, metric, seed) -> Prediction:
   del seed
   x, y = data.x['train'], data.y['train']
   fitted = logistic.fit(x, y, classes=data.classes, C=protocol.grid)
-  on_val = _bits_or_classes(
-    logistic.logits(fitted, data.x['val']), data.multilabel
-  )
-  best, score = _best(on_val, data, metric)
+  best, score = _best(logistic.logits(fitted, data.x['val']), data, metric)
   chosen = {'C': protocol.grid[best], 'val': score}
   if protocol.refit == 'train_val':
     x = np.concatenate([x, data.x['val']])
@@ -122,7 +130,12 @@ def _logistic(protocol, data, metric, seed) -> Prediction:
     ),
     data.x['test'],
   )[0]
-  return Prediction(_bits_or_classes(on_test, data.multilabel), chosen, len(x))
+  return Prediction(
+    _bits_or_classes(on_test, data.multilabel),
+    _probabilities(on_test, data.multilabel),
+    chosen,
+    len(x),
+  )
 
 
 def _adamw(protocol, data, metric, seed) -> Prediction:
@@ -136,16 +149,25 @@ def _adamw(protocol, data, metric, seed) -> Prediction:
     validation=validation,
     seed=seed,
   )
-  on_val = _bits_or_classes(
-    probe.logits(fitted, data.x['val']), data.multilabel
-  )
-  best, score = _best(on_val, data, metric)
+  best, score = _best(probe.logits(fitted, data.x['val']), data, metric)
   on_test = probe.logits(fitted, data.x['test'])[best]
   return Prediction(
     _bits_or_classes(on_test, data.multilabel),
+    _probabilities(on_test, data.multilabel),
     {'learning_rate': protocol.grid[best], 'val': score},
     len(data.x['train']),
   )
+
+
+def _all_metrics(result: Prediction, data: _Data) -> dict[str, float]:
+  """Every metric that the labels allow, on test."""
+  answers = metrics.Answers(
+    result.predictions, result.scores, data.y['test'], data.classes
+  )
+  return {
+    name: round(metrics.measure(name, answers), 6)
+    for name in metrics.names_of(answers.labels)
+  }
 
 
 _KINDS = {'knn': _neighbours, 'logistic': _logistic, 'adamw': _adamw}
@@ -213,6 +235,7 @@ def evaluate_features(
       data.y['test'],
       classes=data.classes,
       metric=metric,
+      scores=result.scores,
       resamples=resamples,
       seed=seed,
     )
@@ -233,6 +256,7 @@ def evaluate_features(
         n_test=len(data.y['test']),
         seconds=round(time.perf_counter() - start, 3),
         chosen=result.chosen,
+        metrics=_all_metrics(result, data),
         predictions=result.predictions,
       )
     )

@@ -1,11 +1,13 @@
-"""Rows of results, with their intervals, as HTML or Markdown.
+"""Rows of results, with their intervals, as HTML, Markdown or CSV.
 
 A row is a dict with `name`, `dataset`, `protocol`, `metric`, `value`, and
 `low`, `high` where an interval is known.
 """
 
 from collections.abc import Mapping, Sequence
+import csv as csv_lib
 import html
+import io
 import itertools
 from typing import Any, NamedTuple
 
@@ -28,18 +30,20 @@ class Span(NamedTuple):
     return 5 + share * (WIDTH - 10)
 
 
-def groups(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], list[Row]]]:
+def groups(
+  rows: Sequence[Row], keys: Sequence[str] = GROUP
+) -> list[tuple[tuple[str, ...], list[Row]]]:
   """Rows that may be compared: one dataset, protocol and metric.
 
   Raises:
     ValueError: a row without one of the keys.
   """
   for row in rows:
-    if missing := [key for key in ('name', *GROUP, 'value') if key not in row]:
+    if missing := [key for key in ('name', *keys, 'value') if key not in row]:
       raise ValueError(f'row {row.get("name")!r} lacks {missing}.')
 
   def key(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in GROUP)
+    return tuple(str(row[name]) for name in keys)
 
   # Groups keep the order in which they first appear.
   order = {key(row): i for i, row in reversed(list(enumerate(rows)))}
@@ -115,12 +119,67 @@ def markdown(rows: Sequence[Row]) -> str:
   """The same as an aligned Markdown table, legible as plain text too."""
   lines = [['name', *GROUP, 'value', '95 % interval']]
   for key, members in groups(rows):
+    best = _best(key[-1], [row['value'] for row in members])
     for row in members:
       ends = interval(row)
       shown = f'{ends[0]:.3f} to {ends[1]:.3f}' if ends else 'not measured'
-      lines.append([str(row['name']), *key, f'{row["value"]:.3f}', shown])
+      value = f'{row["value"]:.3f}'
+      if row['value'] == best:
+        value = f'**{value}**'
+      lines.append([str(row['name']), *key, value, shown])
+  return markdown_of(lines)
+
+
+def markdown_of(lines: Sequence[Sequence[str]]) -> str:
+  """An aligned Markdown table of cells; the first line is the heading."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  lines.insert(1, ['-' * width for width in widths])
+  ruled = [lines[0], ['-' * width for width in widths], *lines[1:]]
   return ''.join(
-    f'| {" | ".join(map(str.ljust, line, widths))} |\n' for line in lines
+    f'| {" | ".join(map(str.ljust, line, widths))} |\n' for line in ruled
   )
+
+
+def html_of(lines: Sequence[Sequence[str]]) -> str:
+  """A plain HTML table of cells; **stressed** ones are those of the best."""
+  head, *body = (list(map(html.escape, line)) for line in lines)
+  heading = ''.join(f'<th>{cell}</th>' for cell in head)
+  rows = ''.join(
+    f'<tr><th>{first}</th>{"".join(map(_html_cell, rest))}</tr>'
+    for first, *rest in body
+  )
+  return (
+    f'<div class="scroll"><table class="results"><thead><tr>{heading}</tr>'
+    f'</thead><tbody>{rows}</tbody></table></div>'
+  )
+
+
+def _html_cell(cell: str) -> str:
+  bare = cell.removeprefix('**').removesuffix('**')
+  inside = f'<strong>{bare}</strong>' if bare != cell else cell
+  return f'<td class="number">{inside}</td>'
+
+
+def csv(
+  rows: Sequence[Row],
+  *,
+  keys: Sequence[str] = GROUP,
+  extra: Sequence[str] = (),
+) -> str:
+  """All digits, one line a row; `best` is 1 for the best of its group.
+
+  Args:
+    rows: as above.
+    keys: what rows of a group share; `metric` is among them.
+    extra: more keys of rows, as columns.
+  """
+  out = io.StringIO()
+  columns = ('name', *keys, 'value', 'low', 'high', *extra)
+  writer = csv_lib.writer(out, lineterminator='\n')
+  writer.writerow([*columns, 'best'])
+  for shared, members in groups(rows, keys):
+    metric = shared[list(keys).index('metric')]
+    best = _best(metric, [row['value'] for row in members])
+    for row in members:
+      cells = ['' if row.get(key) is None else row[key] for key in columns]
+      writer.writerow([*cells, int(row['value'] == best)])
+  return out.getvalue()

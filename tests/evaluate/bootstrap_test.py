@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rsfm_jax.evaluate import bootstrap
+from rsfm_jax.evaluate import metrics
 
 
 def answers(size, right, seed=0):
@@ -69,3 +70,15 @@ def test_multilabel_resamples_whole_samples():
 def test_no_samples_is_an_error():
   with pytest.raises(ValueError, match='at least one test sample'):
     bootstrap.interval([], [], classes=2)
+
+
+def test_metrics_of_scores_resample_whole_samples():
+  rng = np.random.default_rng(0)
+  bits = (rng.random((60, 4)) > 0.5).astype(int)
+  scores = 0.3 * bits + 0.7 * rng.random((60, 4))
+  found = bootstrap.interval(
+    bits, bits, classes=4, metric='micro_map', scores=scores, resamples=50
+  )
+  expected = metrics.mean_average_precision(scores, bits, average='micro')
+  assert found.low <= found.value == expected <= found.high < 1.0 + 1e-9
+  assert found.low < found.high

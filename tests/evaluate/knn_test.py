@@ -72,6 +72,13 @@ def test_multilabel_parity(golden, name):
     assert metrics.counted(metric)(table) == pytest.approx(
       golden[f'out/{name}/multilabel_{metric}'], abs=1e-6
     )
+  if f'out/{name}/multilabel_micro_map' in golden:
+    value = metrics.mean_average_precision(
+      votes.scores, targets, average='micro'
+    )
+    assert value == pytest.approx(
+      golden[f'out/{name}/multilabel_micro_map'], abs=1e-6
+    )
 
 
 def test_neighbour_indices_parity(golden):

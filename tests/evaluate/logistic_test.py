@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rsfm_jax.evaluate import logistic
+from rsfm_jax.evaluate import metrics
 
 C = (0.01, 1.0, 100.0)
 # Tolerance on probabilities from the fixture; the solver is at 2e-5.
@@ -55,6 +56,12 @@ def test_multilabel_sweep_parity(golden):
   for i, c in enumerate(C):
     theirs = golden[f'out/logreg_C{c}/multilabel_sklearn_proba']
     np.testing.assert_allclose(ours[i], theirs, atol=GOLDEN)
+    value = metrics.mean_average_precision(
+      ours[i], golden['in/test_multilabels'], average='micro'
+    )
+    assert value == pytest.approx(
+      golden[f'out/logreg_C{c}/multilabel_micro_map'], abs=1e-4
+    )
 
 
 def test_gradient_vanishes_at_the_result():

@@ -1,5 +1,7 @@
 """Counted metrics equal scikit-learn's; scores follow their definitions."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,63 @@ def test_multilabel_parity(shared):
   for average, name in (('micro', 'map_micro'), ('macro', 'map_macro_valid')):
     value = metrics.mean_average_precision(scores, targets, average=average)
     assert value == pytest.approx(z[f'out/{name}'], abs=GOLDEN)
+
+
+def test_segmentation_parity(shared):
+  z = load(shared, '10_metrics_segmentation')
+  counts = z['in/y_true'] != 255
+  table = metrics.confusion(
+    z['in/y_pred'][counts], z['in/y_true'][counts], classes=6
+  )
+  near = functools.partial(pytest.approx, abs=GOLDEN)
+  assert metrics.mean_iou(table) == near(z['out/miou_skip_absent'])
+  counted = metrics.mean_iou(table, absent='counted')
+  assert counted == near(z['out/miou_absent_zero'])
+  assert counted < metrics.mean_iou(table)
+  assert metrics.kappa(table) == near(z['out/kappa'])
+  iou = metrics.per_class(table).iou
+  there = np.isfinite(z['out/iou_per_class'])
+  np.testing.assert_allclose(
+    iou[there], z['out/iou_per_class'][there], atol=GOLDEN
+  )
+  with pytest.raises(ValueError, match="absent='dropped'"):
+    metrics.mean_iou(table, absent='dropped')
+
+
+def test_kappa_is_what_goes_beyond_chance():
+  sure = metrics.confusion([0, 1, 1], [0, 1, 1], classes=2)
+  assert metrics.kappa(sure) == 1.0
+  constant = metrics.confusion([0, 0, 0, 0], [0, 1, 0, 1], classes=2)
+  assert metrics.kappa(constant) == 0.0
+  one = metrics.confusion([0, 0], [0, 0], classes=2)
+  assert metrics.kappa(one) == 0.0  # Chance alone is right.
+
+
+def test_one_door_to_all_metrics():
+  rng = np.random.default_rng(0)
+  scores, labels = rng.random((40, 7)), rng.integers(7, size=40)
+  answers = metrics.Answers(scores.argmax(1), scores, labels, 7)
+  found = {n: metrics.measure(n, answers) for n in metrics.names_of(labels)}
+  assert found['top_5'] == metrics.top_k(scores, labels, k=5)
+  assert found['accuracy'] == np.mean(scores.argmax(1) == labels)
+  bits = (rng.random((40, 7)) > 0.5).astype(int)
+  answers = metrics.Answers((scores > 0.5).astype(int), scores, bits, 7)
+  found = {n: metrics.measure(n, answers) for n in metrics.names_of(bits)}
+  assert found['micro_map'] == metrics.mean_average_precision(
+    scores, bits, average='micro'
+  )
+  for name in ('kappa', 'top_5'):
+    with pytest.raises(ValueError, match=f"metric='{name}'"):
+      metrics.measure(name, answers)
+
+
+def test_labels_without_a_positive_have_no_precision():
+  none = np.zeros((4, 2), int)
+  for average in ('micro', 'macro'):
+    value = metrics.mean_average_precision(
+      np.ones((4, 2)), none, average=average
+    )
+    assert value == 0.0
 
 
 def test_rows_of_the_table_are_the_truth():

@@ -19,10 +19,27 @@ def test_published_grids():
   olmoearth = protocols.get('olmoearth_lp')
   assert len(olmoearth.grid) == 8
   assert olmoearth.recipe.reset_optimizer_every == 5
+  continuous = protocols.get('olmoearth_lp_continuous')
+  assert continuous.recipe.reset_optimizer_every is None
+  assert continuous.recipe.evaluate_every == 5
+  assert protocols.get('torchgeobench_knn5').multilabel_metric == 'micro_map'
+  assert (
+    protocols.get('dinov3_knn20').rule == protocols.get('dinov2_knn20').rule
+  )
   assert galileo.recipe.epochs == olmoearth.recipe.epochs == 50
   assert protocols.get('linear').grid == pytest.approx(
     [10**p for p in np.arange(-2, 2.1, 0.5)]
   )
+
+
+def test_what_a_preset_costs_and_what_a_seed_moves():
+  fits = {
+    'linear': 9, 'torchgeobench_linear': 41, 'galileo_lp': 16,
+    'olmoearth_knn20': 1,
+  }  # fmt: skip
+  assert fits == {name: protocols.get(name).fits for name in fits}
+  seeded = {name for name in fits if protocols.get(name).seeded}
+  assert seeded == {'galileo_lp'}
 
 
 def test_names_versions_and_sources():

@@ -36,6 +36,8 @@ def test_every_preset_solves_clusters(name):
   assert row.low <= row.value <= row.high
   assert row.protocol == name and row.metric == 'accuracy'
   assert row.predictions.shape == (60,)
+  assert row.metrics['accuracy'] == pytest.approx(row.value, abs=1e-6)
+  assert {'kappa', 'top_5', 'calibration_error'} <= set(row.metrics)
 
 
 def test_every_multilabel_preset_solves_bits():
@@ -47,7 +49,9 @@ def test_every_multilabel_preset_solves_bits():
         evaluate(features, labels, [name])
       continue
     (row,) = evaluate(features, labels, [name])
-    assert row.metric in ('micro_f1', 'macro_f1')
+    assert row.metric == protocols.get(name).multilabel_metric
+    assert row.low <= row.value <= row.high
+    assert row.metrics[row.metric] == pytest.approx(row.value, abs=1e-6)
     # PANGAEA's rule marks ten labels always: here all three.
     assert row.value > (0.4 if name == 'pangaea_knn200' else 0.9), name
 

@@ -71,6 +71,7 @@ def test_metrics_of_maps(golden, near):
   found = outcome.measure()
   for ours, theirs in (
     ('miou', 'miou_skip_absent'),
+    ('miou_absent_zero', 'miou_absent_zero'),
     ('accuracy', 'overall_accuracy'),
     ('macro_f1', 'f1_macro_skip_absent'),
     ('kappa', 'kappa'),

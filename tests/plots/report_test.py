@@ -1,6 +1,8 @@
 """One page that stands alone, says what it was given, and runs nothing."""
 
+import csv
 import html.parser
+import io
 import json
 import re
 
@@ -225,7 +227,31 @@ def test_a_row_that_lacks_a_key_is_named():
 def test_markdown_is_aligned_and_complete():
   lines = tables.markdown(TABLE).splitlines()
   assert len({len(line) for line in lines}) == 1 and len(lines) == 6
-  assert '| 0.800 | 0.700 to 0.900 |' in lines[3]
+  assert '| **0.800** | 0.700 to 0.900 |' in lines[3]
+  assert '| 0.500 ' in lines[2]
+  assert '| 0.300 ' in lines[5]  # Alone in its group.
+
+
+def test_csv_has_all_digits_and_marks_the_best():
+  rows = [row('a', 1 / 3, 0.25, 0.5, n=7), row('b', 0.5, metric='rmse')]
+  rows += [row('c', 0.7, metric='rmse'), row('d, "e"', 0.2)]
+  lines = list(csv.reader(io.StringIO(tables.csv(rows, extra=('n',)))))
+  assert lines[0] == [
+    *('name', 'dataset', 'protocol', 'metric', 'value', 'low', 'high'),
+    *('n', 'best'),
+  ]
+  found = {line[0]: line for line in lines[1:]}
+  assert float(found['a'][4]) == 1 / 3 and found['a'][-2:] == ['7', '1']
+  assert found['b'][5:] == ['', '', '', '1']
+  assert found['c'][-1] == found['d, "e"'][-1] == '0'
+
+
+def test_a_plain_table_stresses_and_escapes():
+  lines = [['name', 'rank'], ['<a>', '**1.00**'], ['b', '2.00']]
+  text = tables.html_of(lines)
+  Page(text)
+  assert '&lt;a&gt;' in text and '<strong>1.00</strong>' in text
+  assert '>2.00<' in text
 
 
 def test_a_config_survives_the_page(page):
