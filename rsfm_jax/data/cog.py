@@ -242,7 +242,7 @@ def wkt_of(name: str) -> str:
   """
   try:
     return rio_crs.CRS.from_user_input(name).to_wkt()
-  except errors.CRSError as error:
+  except (errors.CRSError, ValueError) as error:
     raise ValueError(f'--crs {name!r} is no CRS: {error}') from error
 
 
