@@ -72,13 +72,13 @@ def ranks(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, rank in found.items():
       out[name] |= {column: rank, f'{column} tasks': len(tasks)}
   for name in out:
-    runs = [r['runs'] for r in rows if r['name'] == name and _share(r)]
+    runs = [r['runs'] for r in rows if r['name'] == name and _is_score(r)]
     if runs:
       out[name]['iqm'] = aggregate.stratified_iqm(runs)
   return sorted(out.values(), key=lambda row: row.get('all', float('inf')))
 
 
-def _share(row) -> bool:
+def _is_score(row) -> bool:
   return row['metric'] not in tables.LOWER_IS_BETTER
 
 
@@ -89,7 +89,7 @@ def _scores(rows):
   for row in rows:
     task = tuple(row[key] for key in SETTING)
     scores.setdefault(row['name'], {})[task] = row['value']
-    if not _share(row):
+    if not _is_score(row):
       lower.add(task)
   return scores, lower
 
