@@ -68,29 +68,30 @@ def ranks(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   }
   out = {row['name']: {'name': row['name']} for row in rows}
   for column, members in columns.items():
-    found, tasks = aggregate.mean_ranks(*_scores(members))
+    scores, lower = _scores(members)
+    found, tasks = aggregate.mean_ranks(scores, lower_is_better=lower)
     for name, rank in found.items():
       out[name] |= {column: rank, f'{column} tasks': len(tasks)}
-  for name in out:
-    runs = [r['runs'] for r in rows if r['name'] == name and _share(r)]
-    if runs:
-      out[name]['iqm'] = aggregate.stratified_iqm(runs)
+  scores, lower = _scores(rows)
+  shared = set(aggregate.mean_ranks(scores)[1]) - set(lower)
+  for name in out if shared else ():
+    runs = [r['runs'] for r in rows if r['name'] == name and _task(r) in shared]
+    out[name]['iqm'] = aggregate.stratified_iqm(runs)
   return sorted(out.values(), key=lambda row: row.get('all', float('inf')))
 
 
-def _share(row) -> bool:
-  return row['metric'] not in tables.LOWER_IS_BETTER
+def _task(row) -> tuple[Any, ...]:
+  return tuple(row[key] for key in SETTING)
 
 
 def _scores(rows):
   """{name: {task: value}}, and the tasks where less is better."""
   scores: dict[str, dict[Any, float]] = {}
-  lower = set()
+  lower = []
   for row in rows:
-    task = tuple(row[key] for key in SETTING)
-    scores.setdefault(row['name'], {})[task] = row['value']
-    if not _share(row):
-      lower.add(task)
+    scores.setdefault(row['name'], {})[_task(row)] = row['value']
+    if row['metric'] in tables.LOWER_IS_BETTER:
+      lower.append(_task(row))
   return scores, lower
 
 
@@ -147,7 +148,7 @@ def write(
 
 _RANKS = (
   'Mean rank (1 is best) over the settings that all names have, all together '
-  'and by protocol; IQM is the interquartile mean of the scores of all '
+  'and by protocol; IQM is the interquartile mean of the scores in those '
   'settings, with its interval over runs.'
 )
 

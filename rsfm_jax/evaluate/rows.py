@@ -34,7 +34,7 @@ class Row:
     n_train: samples that the final classifier was fitted on.
     n_test: samples that the value was measured on.
     seconds: wall time of the protocol, without feature extraction.
-    metrics: all that `metrics.names_of` such labels, on the test split.
+    metrics: all of `metrics.names_of`, on the test split.
     chosen: what validation chose, and how well the fit converged.
     predictions: int[n_test] or bits [n_test, L] for paired comparisons; in
       memory only.

@@ -105,13 +105,17 @@ def test_a_row_is_what_evaluate_measures(swept, trained, stores, tmp_path):
     assert getattr(row, name) == alone[name], name
 
 
+def must_not_run(*_):
+  raise AssertionError('the features are cached')
+
+
 def test_again_it_does_nothing_and_a_missing_job_alone_is_done(
   swept, tmp_path, monkeypatch
 ):
   config, done = swept
   out = tmp_path / 'again'
   shutil.copytree(done, out)
-  monkeypatch.setattr(sweep_features, '_encode', None)  # All is cached.
+  monkeypatch.setattr(sweep_features, '_encode', must_not_run)
   lines = (out / 'rows.jsonl').read_text().splitlines(keepends=True)
   assert sweep(config, out) == 0
   assert (out / 'rows.jsonl').read_text() == ''.join(lines)
