@@ -38,11 +38,9 @@ SPEC = skysense_v2_spec.SkySenseV2Spec(
 )
 # What each recipe measures, and what its store says of a scene.
 RECIPES = {
-  'aid': 'label',
   'bigearthnet_s2': 'bits',
   'potsdam': 'mask',
   'oscd': 'change',
-  'levir_cd': 'change',
 }
 
 

@@ -132,7 +132,7 @@ def test_a_run_starts_with_the_folders_parameters(config, stores, imported):
     ],
   )
   planned = training.plan(loaded, total_steps=4)
-  state, begun = verb._begin(planned, verb._origin(loaded, planned))
+  state, begun = verb._begin(loaded, planned)()
   saved = folders.load(imported)
   assert begun['content_hash'] == saved.record['content_hash']
   assert begun['at_init'] == []

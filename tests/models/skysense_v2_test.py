@@ -428,8 +428,8 @@ def test_blocks_with_experts_are_the_last_or_spread_to_the_last():
   assert tuple(spread.routed) == (3, 7, 11, 15, 19, 23)
   assert [r.name for r in spec_lib.runs(spec, 0)] == ['blocks']
   assert [r[1:] for r in spec_lib.runs(spec, 2)] == [
-    (0, 14, 4, False),
-    (14, 4, 18, True),
+    (0, 14, 4, 1),
+    (14, 4, 18, 8),
   ]
   assert [r[1:] for r in spec_lib.runs(spread, 1)] == [
     (0, 1, 2, False),

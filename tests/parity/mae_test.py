@@ -48,7 +48,11 @@ def weights(w, config):
   side, patch = config['img'] // config['patch'], config['patch']
 
   def blocks(prefix, depth):
-    each = [vit_test.weights(w, f'{prefix}.{i}.') for i in range(depth)]
+    def one(start):
+      own = {n: x for n, x in w.items() if n.startswith(start)}
+      return vit_test.weights({n[len(start) :]: x for n, x in own.items()})
+
+    each = [one(f'{prefix}.{i}.') for i in range(depth)]
     return jax.tree.map(lambda *v: jnp.stack(v), *each)
 
   def linear(name):
