@@ -432,8 +432,8 @@ def test_blocks_with_experts_are_the_last_or_spread_to_the_last():
     (14, 4, 18, 8),
   ]
   assert [r[1:] for r in spec_lib.runs(spread, 1)] == [
-    (0, 1, 2, False),
-    (1, 1, 3, True),
+    (0, 1, 2, 1),
+    (1, 1, 3, 8),
   ]
 
 
