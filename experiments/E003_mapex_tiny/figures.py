@@ -16,27 +16,39 @@ WORDS = {'bias': 'told of the sensor (bias)', 'none': 'not told'}
 
 def draw(found: Mapping[str, Any], to: pathlib.Path) -> None:
   """Curves of I(sensor; expert), maps of use, and the table, printed."""
-  rows = [
-    {
-      'run': WORDS.get(conditioning, conditioning),
-      'seed': seed,
-      'step': step,
-      'accuracy': value,
-    }
-    for conditioning, seed, of in _stage(found, 'routing')
-    for step, value in zip(of['steps'], of['information'], strict=True)
-  ]
-  if rows:
+  curves = {
+    'information': ('routed as in evaluation', _clean),
+    'information_logged': ('as logged in training, with noise', _logged),
+  }
+  for name, (words, points) in curves.items():
+    rows = [
+      {
+        'run': WORDS.get(conditioning, conditioning),
+        'seed': seed,
+        'step': step,
+        'accuracy': value,
+      }
+      for conditioning, seed, of in _stage(found, 'routing')
+      for step, value in points(of)
+    ]
     drawn = progress.figure(
       rows,
-      metric='I(sensor; expert), nats',
-      title='MAPEX-style tiny, mean over layers, one batch each',
+      metric='I(sensor; expert), nats, mean over layers',
+      title=f'MAPEX-style tiny, {words}',
     )
-    drawn.savefig(to / 'information.png', dpi=110)
+    drawn.savefig(to / f'{name}.png', dpi=110)
   for conditioning, seed, of in _stage(found, 'routing'):
     if seed == 0:
       _maps(conditioning, of, to)
   print(table(found))
+
+
+def _clean(of: Mapping[str, Any]) -> list[tuple[int, float]]:
+  return [(int(k), float(np.mean(v))) for k, v in of['information'].items()]
+
+
+def _logged(of: Mapping[str, Any]) -> list[tuple[int, float]]:
+  return list(zip(of['logged_steps'], of['logged_information'], strict=True))
 
 
 def _maps(conditioning: str, of: Mapping[str, Any], to: pathlib.Path) -> None:

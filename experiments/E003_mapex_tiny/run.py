@@ -10,7 +10,7 @@ interrupted goes on.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import pathlib
 from typing import Any
 
@@ -48,6 +48,8 @@ PRETRAINING = (
   '--config.model.patch_size=8',
   '--config.optim.learning_rate=2e-3',
   '--config.data.crop.area=(0.2,1.0)',
+  '--config.train.checkpoint_percent=25.0',
+  '--config.train.keep=4',
 )
 FINE_TUNING = (
   '--config.data.store=scenes',
@@ -96,30 +98,38 @@ class Run:
     """I(sensor; expert) in training, and who uses what before and after."""
     history = writers.read(self.workdir / 'metrics.jsonl')
     told = [row for row in history if INFORMATION in row]
-    start = frozen.calibrate(
+    begun = frozen.calibrate(
       measure.random_init(opened, seed=self.seed), scenes
     )
-    usage, kept = frozen.calibrate(opened, scenes), {}
+    curve, kept = {0: begun}, {}
+    for step in sorted(checkpoint.steps(self.workdir / 'checkpoints')):
+      at = models.open_model(self.workdir, step=step)
+      curve[step] = frozen.calibrate(at, scenes)
+    usage = curve[self.args.steps]
     for task, sensors in TASKS.items():
       _, best, _ = next(frozen.plans(opened, usage, sensors, seed=self.seed))
       kept[task] = [rows[0].tolist() for rows in best.values()]
     return {
       'sensors': list(usage.sensors),
-      'steps': [row['step'] for row in told],
-      # Nats, mean over the layers; of one batch each.
-      'information': [float(np.mean(row[INFORMATION])) for row in told],
+      # As training logs it: with the gates' noise, of one batch each. Nats.
+      'logged_steps': [row['step'] for row in told],
+      'logged_information': [float(np.mean(row[INFORMATION])) for row in told],
       'loss': [row['loss'] for row in told],
-      'shares_at_init': frozen.shares(start).tolist(),
+      # As evaluation routes; by step and layer.
+      'information': {
+        step: frozen.information(frozen.shares(of))
+        for step, of in curve.items()
+      },
+      'shares_at_init': frozen.shares(begun).tolist(),
       'shares': frozen.shares(usage).tolist(),
       'kept': kept,  # Experts by layer.
-      'information_at_init': frozen.information(frozen.shares(start)),
-      'information_by_layer': frozen.information(frozen.shares(usage)),
     }
 
   def frozen_rows(
     self, opened: models.Opened, scenes: frozen.Scenes, protocol: str
-  ) -> Iterator[dict[str, Any]]:
+  ) -> list[dict[str, Any]]:
     """Probes of the unpruned model, the pruned ones and a random one."""
+    out: list[dict[str, Any]] = []
     usage = frozen.calibrate(opened, scenes)
     options = {'protocols': (protocol,), 'seed': self.seed}
     for task, sensors in TASKS.items():
@@ -128,15 +138,17 @@ class Run:
         'random init': measure.random_init(opened, seed=self.seed),
       }
       for model, one in whole.items():
-        for row in frozen.probe(one, scenes, sensors, **options):
-          yield {'task': task, 'model': model} | row
+        rows = frozen.probe(one, scenes, sensors, **options)
+        out += [{'task': task, 'model': model} | row for row in rows]
       for rule, keep, small in frozen.plans(
         opened, usage, sensors, seed=self.seed
       ):
         ready = pruned.as_opened(opened, small, opened.path)
-        for row in frozen.probe(ready, scenes, sensors, **options):
-          experts = [len(k[0]) for k in keep.values()]
-          yield {'task': task, 'model': rule, 'experts': experts} | row
+        experts = [len(k[0]) for k in keep.values()]
+        about = {'task': task, 'model': rule, 'experts': experts}
+        rows = frozen.probe(ready, scenes, sensors, **options)
+        out += [about | row for row in rows]
+    return out
 
   def cases(
     self, opened: models.Opened, scenes: frozen.Scenes
@@ -215,10 +227,12 @@ class Results:
     self.path = path
     self.found = files.read_json(path) if path.exists() else {}
 
-  def keep(self, stage: str, key: str, measured: Callable[[], Any]) -> None:
+  def keep(
+    self, stage: str, key: str, measure: Callable[..., Any], *args: Any
+  ) -> None:
     part = self.found.setdefault(stage, {})
     if key not in part:
-      part[key] = measured()
+      part[key] = measure(*args)
       files.write_json(self.path, self.found)
 
 
@@ -235,35 +249,40 @@ def run() -> None:
     for seed in range(args.seeds)
     for conditioning in args.conditionings
   ]
-  for one in runs:
-    opened = one.train()
+  every = {one: one.train() for one in runs}
+  for one, opened in every.items():
     if scenes is None:
       store = stores.Store(scenes_at)
       scenes = frozen.read(store, opened, opened.model.spec.sensors)
-    measure_frozen(one, opened, scenes, results)
+    results.keep('routing', one.name, one.routing, opened, scenes)
+  probe(every, scenes, results)
   tune([one for one in runs if one.conditioning in args.tuned], scenes, results)
   figures.draw(results.found, HERE)
 
 
-def measure_frozen(
-  one: Run, opened: models.Opened, scenes: frozen.Scenes, results: Results
+def probe(
+  runs: Mapping[Run, models.Opened], scenes: frozen.Scenes, results: Results
 ) -> None:
-  results.keep('routing', one.name, lambda: one.routing(opened, scenes))
-  for protocol in one.args.protocols:
-    results.keep(
-      'frozen',
-      f'{one.name}/{protocol}',
-      lambda protocol=protocol: list(one.frozen_rows(opened, scenes, protocol)),
-    )
-    results.keep(
-      'raw',
-      f'pixels/0/{protocol}',
-      lambda protocol=protocol: [
-        {'task': task} | row
-        for task, sensors in TASKS.items()
-        for row in frozen.raw(scenes, sensors, protocols=(protocol,))
-      ],
-    )
+  """Protocol by protocol, each on all runs, and on pixels."""
+  for protocol in next(iter(runs)).args.protocols:
+    for one, opened in runs.items():
+      results.keep(
+        'frozen',
+        f'{one.name}/{protocol}',
+        one.frozen_rows,
+        opened,
+        scenes,
+        protocol,
+      )
+    results.keep('raw', f'pixels/0/{protocol}', raw_rows, scenes, protocol)
+
+
+def raw_rows(scenes: frozen.Scenes, protocol: str) -> list[dict[str, Any]]:
+  return [
+    {'task': task} | row
+    for task, sensors in TASKS.items()
+    for row in frozen.raw(scenes, sensors, protocols=(protocol,))
+  ]
 
 
 def tune(runs: Sequence[Run], scenes: frozen.Scenes, results: Results) -> None:
@@ -274,7 +293,9 @@ def tune(runs: Sequence[Run], scenes: frozen.Scenes, results: Results) -> None:
       results.keep(
         'tuned',
         '/'.join((one.name, *case)),
-        lambda one=one, path=paths[case], case=case: one.tuned_rows(case, path),
+        one.tuned_rows,
+        case,
+        paths[case],
       )
 
 
