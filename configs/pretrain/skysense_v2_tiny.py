@@ -14,7 +14,7 @@ from configs import skysense_base
 
 
 def get_config():
-  # Patches of 4 pixels: four times the images in the same time.
+  # Patches of 4 pixels: a quarter of the tokens that patches of 2 have.
   c = skysense_base.get_config('tiny', patch_size=4)
   c.objective.views.global_size = 64
   c.objective.views.local_size = 32
