@@ -179,7 +179,7 @@ def programs(planned: training.Training) -> dict[str, Program]:
   encoder = {
     name: jax.tree.map(jnp.array, x)  # The step gives its state away.
     for name, x in state['params'].items()
-    if name != training.HEADS
+    if name != skysense_v2.OBJECTIVE
   }
   prototypes = jnp.array(state['extra']['prototypes'])
   parts = parts_of(planned)
