@@ -1,8 +1,8 @@
 """Whether a teacher and its student still say anything.
 
-Self-distillation fails silently in two ways: all features become one vector,
-or all targets become one distribution (one output wins, or all are equal).
-The loss can look well in each.
+Self-distillation fails silently in three ways: all features become one vector,
+they differ in few directions only, or all targets become one distribution (one
+output wins, or all are equal). The loss can look well in each.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,9 @@ Array = jax.Array
 
 # Scaled deviations of features below it: 1 is spread in all directions.
 LEAST_STD = 0.05
+# Directions that hold the features' variance; fewer rows can't tell.
+LEAST_DIMENSIONS = 3.0
+ENOUGH_ROWS = 16
 # Shares of ln(K).
 LEAST_SPREAD = 0.02
 MOST_ENTROPY = 0.995
@@ -42,7 +45,9 @@ def monitor(
   Returns:
     'rows': how many count. 'feature_std': deviation over rows of L2-normalised
     features, mean over D, times sqrt(D): 1 when they fill all directions, 0
-    when they are one vector. 'teacher_entropy': of a target, in nats, ln(K) at
+    when they are one vector. 'dimensions': in how many directions these vary,
+    tr(C)^2 / tr(C^2) of their covariance C; 1 when they lie on a line, D when
+    all directions are alike. 'teacher_entropy': of a target, in nats, ln(K) at
     most. 'target_spread': entropy of the mean target; 0 when one output wins.
     'kl': of the student from the targets, in nats.
   """
@@ -81,14 +86,25 @@ def numbers(
   features, crossed, entropy, target = jax.lax.stop_gradient(given)
   vectors = dino.unit(features)
   mean = dino.row_mean(vectors, weights)
-  variance = dino.row_mean(jnp.square(vectors - mean[None]), weights)
+  spread = vectors - mean[None]
+  variance = dino.row_mean(jnp.square(spread), weights)
   return {
     'rows': (weights > 0).sum().astype(jnp.float32),
     'feature_std': jnp.sqrt(variance).mean() * math.sqrt(vectors.shape[-1]),
+    'dimensions': _dimensions(spread, weights),
     'teacher_entropy': entropy,
     'target_spread': dino.entropy(target),
     'kl': crossed - entropy,
   }
+
+
+def _dimensions(spread: Array, weights: Array) -> Array:
+  """Participation ratio of the covariance of centred rows [N, D]; 0 if none."""
+  rows = dino.weighted(spread, weights)
+  # As large as the smaller side of the rows: both have the same eigenvalues.
+  gram = rows @ rows.T if len(rows) < rows.shape[-1] else rows.T @ rows
+  square = jnp.square(gram).sum()
+  return jnp.square(jnp.trace(gram)) / jnp.where(square > 0, square, 1)
 
 
 def warning(values: Mapping[str, float], outputs: int) -> str | None:
@@ -106,6 +122,12 @@ def warning(values: Mapping[str, float], outputs: int) -> str | None:
     return (
       f'Collapse: feature_std={values["feature_std"]:.3g} is below '
       f'{LEAST_STD}; the features of all samples are nearly one vector.'
+    )
+  if values['rows'] >= ENOUGH_ROWS and values['dimensions'] < LEAST_DIMENSIONS:
+    return (
+      f'Collapse: dimensions={values["dimensions"]:.3g} is below '
+      f'{LEAST_DIMENSIONS:g}; the features differ in hardly more than '
+      f'{max(round(values["dimensions"]), 1)} directions.'
     )
   if values['target_spread'] < LEAST_SPREAD * most:
     return (

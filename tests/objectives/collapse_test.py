@@ -44,6 +44,27 @@ def test_features_that_are_one_vector_have_no_deviation():
   assert 'nearly one vector' in collapse.warning(values, K)
 
 
+@pytest.mark.parametrize('rows', [N, D - 4])
+def test_dimensions_are_those_of_the_covariances_eigenvalues(rows):
+  weights = jnp.arange(N) < rows
+  found = watch(weights=weights)['dimensions']
+  unit = np.asarray(FEATURES[:rows], np.float64)
+  unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+  values = np.linalg.eigvalsh(np.cov(unit.T))
+  wanted = values.sum() ** 2 / np.square(values).sum()
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize('directions', [1, 2])
+def test_features_of_few_directions_are_told(directions):
+  plane = FEATURES.at[:, directions:].mul(0.01) + 1
+  values = watch(features=plane)
+  assert values['dimensions'] < directions + 0.5
+  assert values['feature_std'] > collapse.LEAST_STD
+  said = collapse.warning(values, K)
+  assert f'more than {directions} directions' in said
+
+
 def test_one_winning_output_and_uniform_targets_are_told_apart():
   winner = jnp.zeros((N, K)).at[:, 3].set(1)
   values = watch(targets=winner)

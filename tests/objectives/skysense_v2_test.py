@@ -191,7 +191,12 @@ def test_a_collapse_is_said_of_the_features_that_have_it(compiled):
     f'monitor/{source}/{name}': value
     for source, std in (('opt', 0.9), ('fused', 0.001))
     for name, value in dict(
-      rows=64.0, feature_std=std, teacher_entropy=1.0, target_spread=1.0, kl=0.1
+      rows=64.0,
+      feature_std=std,
+      dimensions=20.0,
+      teacher_entropy=1.0,
+      target_spread=1.0,
+      kl=0.1,
     ).items()
   }
   found = compiled.objective.warnings(row | {'loss': 1.0})
