@@ -29,6 +29,10 @@ def get_config():
     solarise=0.0,
     sigma=(0.1, 0.7),
   )
+  # A dozen contrasts are summed; with few images they drown the map of classes,
+  # which teaches such a model most (E002).
+  c.objective.mgcl_weight = 0.1
+  c.objective.qsacl_weight = 0.3
   c.objective.hidden = 128
   c.objective.bottleneck = 32
   # Sinkhorn gives every output its share of the rows: more outputs than images

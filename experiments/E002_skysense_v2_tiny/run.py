@@ -48,9 +48,12 @@ SEEDED = ('base', 'full')
 DATASETS = {'scenes': 'scenes', 'eurosat': 'real/opt_eurosat'}
 KNN = 'dinov2_knn20'
 SENSOR = 'opt'
-# One date of each sensor, since what is probed is one optical image.
+# Two sensors, one date each, since what is probed is one optical image.
 OVERRIDES = (
-  '--config.data.tiles.dates.sentinel2_skysense=1',
+  "--config.model.sensors=('opt','sentinel1_grd')",
+  '--config.model.channels=(3,2)',
+  '--config.model.image_sizes=(64,8)',
+  '--config.model.reduces=((True,True,True),(False,False,False))',
   '--config.data.tiles.dates.sentinel1_grd=1',
   '--config.train.checkpoint_percent=25.0',
   '--config.train.keep=4',

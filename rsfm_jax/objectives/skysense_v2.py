@@ -162,24 +162,30 @@ class SkySenseV2Pretraining:
     spec = self.spec
     sensors = self._present(batch)
     place = batch[PLACE]
-    views = multi_crop.views(batch, sensors, self.looks, key)
+    with jax.named_scope('views'):
+      views = multi_crop.views(batch, sensors, self.looks, key)
     student, teacher = [], []
     for name, (windows, images) in views.items():
       context = self._context(seen, place, windows)
       run = functools.partial(self._run, windows, images, batch, sensors)
       noise = rng.named(key, 'student', name)
-      student.append(run(params, mode='train', key=noise, context=context))
-      taught = run(seen['ema'], mode='eval', key=None, context=None)
+      with jax.named_scope('student'):
+        student.append(run(params, mode='train', key=noise, context=context))
+      with jax.named_scope('teacher'):
+        taught = run(seen['ema'], mode='eval', key=None, context=None)
       teacher.append(jax.lax.stop_gradient(taught))
     heads = self._merged(params[OBJECTIVE], seen['step'])
     taught_heads = self._merged(seen['ema'][OBJECTIVE], seen['step'])
     found = _Found({}, {}, {})
     if spec.mgcl_weight:
-      self._mgcl(found, student, teacher, heads, taught_heads, batch, seen)
+      with jax.named_scope('mgcl'):
+        self._mgcl(found, student, teacher, heads, taught_heads, batch, seen)
     if spec.qsacl_weight:
-      self._qsacl(found, student, teacher, heads, taught_heads, place, seen)
+      with jax.named_scope('qsacl'):
+        self._qsacl(found, student, teacher, heads, taught_heads, place, seen)
     if spec.ita_weight:
-      found.losses['ita'] = self._ita(student[0], heads, batch, sensors)
+      with jax.named_scope('ita'):
+        found.losses['ita'] = self._ita(student[0], heads, batch, sensors)
     losses = found.losses
     routing = {}
     if student[0].aux is not None:
