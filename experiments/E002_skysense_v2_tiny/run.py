@@ -54,7 +54,6 @@ OVERRIDES = (
   '--config.model.channels=(3,2)',
   '--config.model.image_sizes=(64,8)',
   '--config.model.reduces=((True,True,True),(False,False,False))',
-  '--config.data.tiles.dates.sentinel1_grd=1',
   '--config.train.checkpoint_percent=25.0',
   '--config.train.keep=4',
 )
@@ -92,6 +91,8 @@ def measured(
       f'--config.seed={seed}',
     ),
   )
+  config.data.tiles.dates = {'sentinel1_grd': 1}
+  config.data.tiles.factors = {'opt': 1, 'sentinel1_grd': 8}
   workdir = work / f'{rung}_{seed}'
   pretrain.train(config, workdir)
   saved = sorted(checkpoint.steps(workdir / 'checkpoints'))
