@@ -98,10 +98,12 @@ def measured(
   saved = sorted(checkpoint.steps(workdir / 'checkpoints'))
   trained = [models.open_model(workdir, step=step) for step in saved]
   start = measure.random_init(trained[0], seed=seed)
+  final, whole = (('final',), ('mean',)), (None, ('mean', 'std'))
   for step, opened in zip([0, *saved], [start, *trained], strict=True):
+    kinds = (final, whole) if step in (0, steps) else (final,)
     for dataset, folder in DATASETS.items():
       to = measure.target(stores.Store(work / folder), SENSOR, opened)
-      for stages, pools in ((('final',), ('mean',)), (None, ('mean', 'std'))):
+      for stages, pools in kinds:
         for row in measure.model_rows(
           opened, to, name=rung, protocols=(KNN,), stages=stages, pools=pools
         ):
