@@ -93,7 +93,9 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     objective, extra = _objective(spec, task, sensor, size, dates), {}
     if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
       extra = checkpoint.load_params(folder, which='extra').params
-    run = jax.jit(lambda p, e, x: objective.averaged(p, e, {name: x}))
+    run = jax.jit(
+      lambda p, e, x: objective.averaged(p, e, {name: {'image': x}})
+    )
     return run, extra
 
   def call(image: Array) -> Array:
@@ -178,7 +180,7 @@ def _objective(
   encode = encoders.single(spec)
   model = build.build(spec)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {sensor.name: x}, mode='eval').maps),
+    lambda p, x: encode(p, {sensor.name: {'image': x}}, mode='eval').maps,
     model.abstract,
     _shape(sensor, size, dates),
   )

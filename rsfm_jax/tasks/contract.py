@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 
 Array = jax.Array
-FINAL = 'final'  # The normalised tokens after the last stage.
+Entry = Mapping[str, Array]  # Of one sensor: 'image', and what of it counts.
 
 
 class Features(NamedTuple):
@@ -14,8 +14,8 @@ class Features(NamedTuple):
 
   Attributes:
     maps: {'embed', 'stage_0', ..., 'final'}: [B, h, w, D], or [B, 2, h, w, D]
-      of a place before and after.
-    size: (H, W) of the images, in pixels.
+      of a place before and after; of several sensors see `encoder.tiles`.
+    size: (H, W) of what is predicted, in pixels.
   """
 
   maps: Mapping[str, Array]

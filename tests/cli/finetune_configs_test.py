@@ -105,5 +105,5 @@ def test_a_wrong_value_is_named_by_its_key(override, words):
 
 def test_a_sensor_that_the_model_lacks_is_named():
   config = configs.load(str(PATHS['aid']), ['--config.data.sensor=sar_l1'])
-  with pytest.raises(ValueError, match='config.model.tokenizer'):
+  with pytest.raises(ValueError, match='config.model.tokenizers'):
     finetune_encoder.spec_of(config)

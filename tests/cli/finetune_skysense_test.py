@@ -147,6 +147,6 @@ def test_a_tokenizer_of_other_bands_must_be_allowed_to_start_anew(
   model, root, tmp_path
 ):
   c = small('potsdam', model, root)
-  c.model.tokenizer = 'sentinel2_skysense'
+  c.model.tokenizers.irrg_aerial = 'sentinel2_skysense'
   with pytest.raises(ValueError, match='embed/irrg_aerial/kernel.*model.fresh'):
     finetune.train(c, tmp_path)

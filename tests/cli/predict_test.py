@@ -65,7 +65,7 @@ def objective(kind, size):
   encode = encoders.single(SPEC)
   image = jax.ShapeDtypeStruct((1, *dates, *size, len(BANDS)), np.float32)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {SENSOR: x}, mode='eval').maps),
+    lambda p, x: encode(p, {SENSOR: {'image': x}}, mode='eval').maps,
     build.build(SPEC).abstract,
     image,
   )
@@ -317,9 +317,9 @@ def test_embeddings_have_a_pixel_per_token(
   padded = np.zeros((1, 96, 80, len(BANDS)), np.float32)
   padded[0, :, :78] = (image.astype(np.float32) - 120) / 50
   encode = encoders.single(SPEC)
-  want = jax.jit(lambda p, x: encode(p, {SENSOR: x}, mode='eval').maps)(
-    parameters, padded
-  )
+  want = jax.jit(
+    lambda p, x: encode(p, {SENSOR: {'image': x}}, mode='eval').maps
+  )(parameters, padded)
   with rasterio.open(out) as file:
     found = np.moveaxis(file.read(), 0, -1)
     assert file.transform == TRANSFORM * rasterio.Affine.scale(4)

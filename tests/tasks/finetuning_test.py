@@ -29,10 +29,11 @@ CASES = [
 ]
 
 
-def encode(params, images, *, mode, key=None):
+def encode(params, entries, *, mode, key=None, prototypes=None):
   """Means of patches of 2 and 4 pixels, times a matrix."""
-  del mode, key
-  ((_, image),) = images.items()
+  del mode, key, prototypes
+  ((_, entry),) = entries.items()
+  image = entry['image']
   flat = image.reshape(-1, *image.shape[-3:])
   maps = {}
   for i, patch in enumerate((2, 4)):
@@ -68,7 +69,7 @@ def case(kind, head, changes=None, **options):
   image = jax.ShapeDtypeStruct((BATCH, *dates, SIZE, SIZE, 3), jnp.float32)
   encoder = {'kernel': jax.random.normal(jax.random.key(5), (3, 4))}
   maps = jax.eval_shape(
-    lambda x: dict(encode(encoder, {'opt': x}, mode='eval').maps), image
+    lambda x: encode(encoder, {'opt': {'image': x}}, mode='eval').maps, image
   )
   objective = finetuning.FineTuning(
     finetuning.FineTuningSpec(task=task_spec(kind, head, changes), **options),
@@ -105,8 +106,7 @@ def test_every_head_learns_its_target_a_little(kind, head):
   (after, _), _ = step(jax.tree.map(lambda p, g: p - rate * g, params, grads))
   assert after < before
   assert ('_statistics' in aux) == (head not in ('linear',))
-  images = {'opt': batch['opt']['image']}
-  found = objective.predict(params, extra, images)
+  found = objective.predict(params, extra, batch)
   if kind in spec_lib.DENSE:
     assert found.shape == (BATCH, SIZE, SIZE)
   else:
@@ -128,8 +128,7 @@ def test_statistics_move_after_an_update_only():
   moved = trees.flatten(new['statistics'])
   assert old.keys() == moved.keys()
   assert any((old[n] != moved[n]).any() for n in old)
-  images = {'opt': batch['opt']['image']}
-  one = objective.outputs(params, extra, images, mode='eval')[1]
+  one = objective.outputs(params, extra, batch, mode='eval')[1]
   kept = trees.flatten(one)
   assert all((old[n] == kept[n]).all() for n in old)
 
@@ -178,8 +177,7 @@ def test_one_score_of_change_counts_every_code_above_zero_as_change():
   plain, _ = value(objective, params, extra, batch)
   batch['place']['target'] = 3 * batch['place']['target']
   assert value(objective, params, extra, batch)[0] == plain
-  images = {'opt': batch['opt']['image']}
-  assert set(np.unique(objective.predict(params, extra, images))) <= {0, 1}
+  assert set(np.unique(objective.predict(params, extra, batch))) <= {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -195,9 +193,8 @@ def test_what_windows_are_averaged_by_agrees_with_predictions(
   kind, head, changes
 ):
   objective, params, extra, batch = case(kind, head, changes)
-  images = {'opt': batch['opt']['image']}
-  found = objective.averaged(params, extra, images)
-  want = objective.predict(params, extra, images)
+  found = objective.averaged(params, extra, batch)
+  want = objective.predict(params, extra, batch)
   if kind == 'map':
     np.testing.assert_array_equal(found[..., 0], want)
     return
