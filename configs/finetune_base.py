@@ -28,9 +28,10 @@ def get_config() -> config_dict.ConfigDict:
   c.model.size = 'tiny'
   c.model.changes = config_dict.ConfigDict()  # Fields of the model's spec.
   # SkySense V2, by sensor of the data: the checkpoint's sensor whose tokenizer,
-  # prompts and positions it takes, its own unless given; and at which merges its
-  # grid halves, (True, True, True), in place of the model's (series, several).
+  # prompts and positions it takes, its own unless given.
   c.model.tokenizers = config_dict.ConfigDict()
+  # With `data.sensors`: at which of three merges its grid halves, if otherwise
+  # than in the checkpoint.
   c.model.reduces = config_dict.ConfigDict()
   # Path regexes of parameters that may start anew.
   c.model.fresh = ()

@@ -74,14 +74,20 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   task = configs.build(
     task_spec.TaskSpec, about['objective']['task'], key='task'
   )
-  if task.kind not in task_spec.DENSE:
+  if task.kind not in task_spec.MAPPED:
     raise ValueError(
-      f'{path}: its head is for task.kind={task.kind}, one answer per scene; '
-      f'maps need one of {list(task_spec.DENSE)}, or --as embedding.'
+      f'{path}: its head is for task.kind={task.kind}, not one map of a scene; '
+      f'that needs one of {list(task_spec.MAPPED)}, or --as embedding.'
+    )
+  seen = files.read_json(root / 'config.json')['data']
+  if seen.get('sensors'):
+    raise ValueError(
+      f'{path} sees series or several sensors (config.data.sensors); a map is '
+      'made of one image of one sensor.'
     )
   ((name, held),) = about['contract']['sensors'].items()
   if size is None:
-    size = files.read_json(root / 'config.json')['data']['window']['size']
+    size = seen['window']['size']
   sensor = contract.Sensor.from_json(held)
   spec = build.spec_from_json(about['spec'])
   dates = 2 if task.kind == 'change' else 1

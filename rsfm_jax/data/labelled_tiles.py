@@ -1,8 +1,8 @@
 """Labelled tiles: several sensors, their dates, and a target on one ground.
 
-Sensors are cut as in pre-training (`tile_cut`): a window lies on whole pixels of
-every one of them and of the target, or it is the whole ground, resampled. What
-`labelled` and `labelled_evaluation` yield of them is
+Sensors are cut as in pre-training (`tile_cut`): a window lies on whole pixels
+of every one of them and of the target, or it is the whole ground, resampled.
+What `labelled` and `labelled_evaluation` yield of them is
 
   <sensor>  image f32 [B, T, H, W, C], band_valid bool [B, C], pixel_valid bool
             [B, T, H, W], date_valid bool [B, T], day i32 [B, T], valid bool [B]

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 import jax
 
+from rsfm_jax.tasks import spec as spec_lib
+
 Array = jax.Array
 Entry = Mapping[str, Array]  # Of one sensor: 'image', and what of it counts.
 
@@ -20,6 +22,16 @@ class Features(NamedTuple):
 
   maps: Mapping[str, Array]
   size: tuple[int, int]
+
+
+def check_pair(features: Features, spec: spec_lib.TaskSpec) -> None:
+  """Raises ValueError unless features are of two dates."""
+  shape = features.maps[spec.levels[0]].shape
+  if len(shape) != 5 or shape[1] != 2:
+    raise ValueError(
+      f'task.kind={spec.kind} needs the features of two dates, [B, 2, h, w, D],'
+      f' not {shape}; set data.pair=after.'
+    )
 
 
 class Task(Protocol):
