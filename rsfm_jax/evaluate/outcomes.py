@@ -232,7 +232,7 @@ _METRICS = {
   'labels': ('macro_map', 'micro_map', 'macro_f1', 'micro_f1'),
   'scalar': LOWER_IS_BETTER,
   'map': LOWER_IS_BETTER,
-  'semantic_change': ('scs', 'sc', 'bc', 'miou'),
+  'semantic_change': ('sc', 'bc', 'scs', 'miou'),
 }
 
 

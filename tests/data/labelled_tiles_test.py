@@ -225,7 +225,6 @@ def test_a_sensor_that_a_sample_lacks_is_masked_or_named(tmp_path):
     ({}, {'factors': {SAR.name: 2}}, "'s.'.*same ground"),
     ({}, {'target_size': 8}, 'data.target_size=8'),
     ({}, {'tile': 6}, 'multiple of 4'),
-    ({}, {'tile': 32, 'target_size': 16}, "'s.'|fit"),
     ({'mask': None}, {}, "data.target='mask'"),
     ({'mask': np.full((8, 8), 99, np.uint8)}, {}, 'code 99'),
   ],

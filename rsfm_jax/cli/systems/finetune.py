@@ -240,7 +240,7 @@ def evaluation_batches(
   """A split once, in the size that the model is trained on."""
   ((data, _),) = found.streams
   if tiles.used(config):
-    dates = data.dates | config.evaluation.dates.to_dict()
+    dates = tiles.evaluation_dates(config)
     data = dataclasses.replace(data, dates=dates)
   return labelled_evaluation.batches(
     data,

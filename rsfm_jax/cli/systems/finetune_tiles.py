@@ -65,14 +65,9 @@ def check(config: config_dict.ConfigDict, spec: Any) -> None:
       f'{together} needs a SkySense V2, not a {type(spec).__name__}: leave '
       'config.data.sensors empty and name one sensor by config.data.sensor.'
     )
-  for key in ('dates', 'factors'):
-    for name in section[key]:
-      choices.check(name, names, key=f'config.data.{key}')
-  for name, count in section.dates.items():
-    if count < 1:
-      raise ValueError(f'config.data.dates.{name}={count} must be at least 1.')
-  for name in config.evaluation.dates:
-    choices.check(name, names, key='config.evaluation.dates')
+  for name in names:
+    choices.check(name, catalogue.names(), key='config.data.sensors')
+  evaluation_dates(config)
   if section.pair != 'none':
     raise ValueError(
       f'config.data.pair={section.pair!r} does not go with {together}: a pair '
@@ -94,8 +89,45 @@ def check(config: config_dict.ConfigDict, spec: Any) -> None:
   tile_cut.Geometry.of(
     names,
     section.window.size,
-    labelled_tiles.factors_of(names, section.factors.to_dict()),
+    factors(config),
   )
+
+
+def dates(config: config_dict.ConfigDict) -> dict[str, int]:
+  """{sensor: the most dates in training}, 1 where not given.
+
+  Raises:
+    ValueError: fewer than 1, or given for what is no sensor.
+  """
+  found = _of_sensors(config, config.data.dates.to_dict(), key='dates')
+  for name, count in found.items():
+    if count < 1:
+      raise ValueError(f'config.data.dates.{name}={count} must be at least 1.')
+  return found
+
+
+def evaluation_dates(config: config_dict.ConfigDict) -> dict[str, int]:
+  """{sensor: the most dates in evaluation}, those of training unless given."""
+  given = dates(config) | config.evaluation.dates.to_dict()
+  return _of_sensors(config, given, key='dates')
+
+
+def factors(config: config_dict.ConfigDict) -> dict[str, int]:
+  """{sensor: pixels of the finest per pixel}, 1 where not given."""
+  return _of_sensors(config, config.data.factors.to_dict(), key='factors')
+
+
+def _of_sensors(
+  config: config_dict.ConfigDict, given: dict[str, int], *, key: str
+) -> dict[str, int]:
+  """Of what is given, what the sensors of the config need; one may be left out.
+
+  Raises:
+    ValueError: given for what is no sensor.
+  """
+  for name in given:
+    choices.check(name, catalogue.names(), key=f'config.data.{key}')
+  return {name: given.get(name, 1) for name in sensors(config)}
 
 
 def target_size(config: config_dict.ConfigDict) -> int:
@@ -120,8 +152,8 @@ def labelled(
     statistics=statistics,
     tile=section.window.size,
     target_size=target_size(config),
-    dates=section.dates.to_dict(),
-    factors=section.factors.to_dict(),
+    dates=dates(config),
+    factors=factors(config),
     regions=regions,
     missing_bands=section.missing_bands,
     missing_sensors=section.missing_sensors,
@@ -139,8 +171,8 @@ def shapes(
     batch_size=section.batch_size,
     tile=section.window.size,
     target_size=target_size(config),
-    dates=section.dates.to_dict(),
-    factors=section.factors.to_dict(),
+    dates=dates(config),
+    factors=factors(config),
   )
 
 
@@ -150,22 +182,20 @@ def reduces(
   """{sensor: where its grid halves}, in place of the model's."""
   found = config.model.reduces.to_dict()
   for name, value in found.items():
-    choices.check(name, sensors(config), key='config.model.reduces')
+    choices.check(name, catalogue.names(), key='config.model.reduces')
     skysense_v2_spec.check_reduces(value, key=f'config.model.reduces.{name}')
-  return found
+  return {name: found[name] for name in sensors(config) if name in found}
 
 
 def flops(
   config: config_dict.ConfigDict, spec: skysense_v2_spec.SkySenseV2Spec
 ) -> int:
   """Forward FLOPs of one sample: trunk of every date, and fusion."""
-  factors, halved = config.data.factors.to_dict(), reduces(config)
-  size = config.data.window.size
-  sides = {name: size // factors.get(name, 1) for name in spec.sensors}
+  wide, halved = factors(config), reduces(config)
+  sides = {s: config.data.window.size // wide[s] for s in spec.sensors}
   sized = dataclasses.replace(
     spec,
     reduces=tuple(halved.get(s, spec.of('reduces', s)) for s in spec.sensors),
     image_sizes=tuple(sides.values()),
   )
-  dates = config.data.dates.to_dict()
-  return accounting.skysense_flops(sized, sides, dates=dates)
+  return accounting.skysense_flops(sized, sides, dates=dates(config))
