@@ -6,6 +6,7 @@ import pytest
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import finetune
 from rsfm_jax.cli import main
+from rsfm_jax.cli.systems import finetune as finetune_system
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.train import writers
 
@@ -81,3 +82,23 @@ def test_land_cover_of_three_sensors_and_their_dates(config, tmp_path):
   assert {row.dataset for row in rows} == {f'scenes ({HR} + {S2} + {S1})'}
   assert 'miou' in {row.metric for row in rows}
   assert rows == rows_lib.read(tmp_path / 'rows.jsonl')
+
+
+def test_scenes_by_the_series_of_one_sensor(config, tmp_path):
+  c = config(f'--config.data.sensors=("{S2}",)')
+  c.task.update(kind='classes', outputs=12)
+  c.evaluation.fit = 'resize'
+  rows = finetune.train(c, tmp_path)
+  assert np.isfinite(losses(tmp_path)).all()
+  assert {row.dataset for row in rows} == {f'scenes ({S2})'}
+  assert 'accuracy' in {row.metric for row in rows}
+
+
+def test_sensors_on_different_grounds_stop_a_run_by_the_sample(
+  config, tmp_path
+):
+  c = config('--config.data.factors.sentinel1_grd=4')
+  c.task.update(kind='classes', outputs=12)
+  found = finetune_system.data(c)
+  with pytest.raises(ValueError, match="'synthetic-0-.*same ground"):
+    next(finetune_system.batches(c, found, step=0))

@@ -8,6 +8,7 @@ import pytest
 from rsfm_jax.core import once
 from rsfm_jax.core import trees
 from rsfm_jax.models import build
+from rsfm_jax.models import encoder
 from rsfm_jax.models import sizes
 from rsfm_jax.tasks import encoders
 
@@ -75,15 +76,25 @@ def test_a_series_of_one_date_is_one_image(params):
       found[f'{HR}/{level}'], one, rtol=1e-5, atol=1e-6, err_msg=level
     )
   # And the fusion sees it as the series that it is.
-  assert found['fused'].shape == (BATCH, 1, 1, SPEC.fusion_dim)
+  side = 32 // SPEC.stride(HR)
+  assert found['fused'].shape == (BATCH, side, side, SPEC.fusion_dim)
 
 
 def test_features_say_how_large_the_target_is(params):
-  abstract = jax.eval_shape(
-    lambda p, x: encode(p, x, mode='eval').maps, params, batch()
-  )
-  assert abstract['fused'].shape == (BATCH, 1, 1, SPEC.fusion_dim)
-  assert encode(params, batch(), mode='eval').size == (16, 16)
+  seen = []
+
+  def ask(params, given):
+    found = encode(params, given, mode='eval')
+    seen.append(found.size)
+    return found.maps
+
+  abstract = jax.eval_shape(ask, params, batch())
+  assert seen == [(16, 16)]
+  assert set(abstract) == {'fused'} | {
+    f'{sensor}/{level}'
+    for sensor in (HR, SAR)
+    for level in encoder.stage_names(SPEC)
+  }
 
 
 def test_what_a_mask_hides_changes_no_bit_of_scores_and_gradients(params):
