@@ -164,6 +164,12 @@ def test_what_does_not_go_with_several_sensors_is_named(override, words):
     finetune_encoder.spec_of(config)
 
 
+def test_keys_of_several_sensors_are_refused_for_one():
+  config = configs.load(str(PATHS['aid']), ['--config.data.target_size=8'])
+  with pytest.raises(ValueError, match='target_size=8.*config.data.sensors'):
+    finetune_encoder.spec_of(config)
+
+
 def test_a_sensor_may_be_left_out_of_table_8():
   config = configs.load(
     str(PATHS['pastis_mm']), ['--config.data.sensors=("sentinel2_skysense",)']

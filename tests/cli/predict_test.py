@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -333,6 +334,15 @@ def test_a_model_without_a_head_has_no_classes(
   scene = write(tmp_path / 's.tif', pixels(96, 78))
   assert predict(encoder_folder, scene, '--out', tmp_path / 'm.tif') == 2
   assert 'has no task head' in capsys.readouterr().err
+
+
+def test_a_model_of_several_sensors_makes_no_map(tuned, tmp_path, capsys):
+  run = shutil.copytree(tuned('segmentation')[0], tmp_path / 'run')
+  config = {'data': {'window': {'size': 32}, 'sensors': [SENSOR]}}
+  (run / 'config.json').write_text(json.dumps(config))
+  scene = write(tmp_path / 's.tif', pixels(96, 78))
+  assert predict(run, scene, '--out', tmp_path / 'm.tif') == 2
+  assert 'config.data.sensors' in capsys.readouterr().err
 
 
 def test_a_head_of_scenes_makes_no_map(small, capsys):

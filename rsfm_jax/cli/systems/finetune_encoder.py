@@ -54,6 +54,8 @@ def spec_of(config: config_dict.ConfigDict) -> Any:
     choices.check(name, known, key='key of config.model.changes')
   if tiles.used(config):
     tiles.check(config, spec)
+  else:
+    tiles.check_unused(config)
   spec = _of_sensors(spec, config)
   return dataclasses.replace(spec, **changes)
 
@@ -88,15 +90,11 @@ def _of_sensors(spec: Any, config: config_dict.ConfigDict) -> Any:
 
 
 def _tokenizers(config: config_dict.ConfigDict) -> dict[str, str]:
-  """{sensor: the one of the checkpoint whose place it takes}.
-
-  Raises:
-    ValueError: a place for a sensor that the config does not see.
-  """
-  given, names = config.model.tokenizers.to_dict(), tiles.sensors(config)
+  """{sensor: the one of the checkpoint whose place it takes}."""
+  given = config.model.tokenizers.to_dict()
   for name in given:
-    choices.check(name, names, key='config.model.tokenizers')
-  return {name: given.get(name, name) for name in names}
+    choices.check(name, catalogue.names(), key='config.model.tokenizers')
+  return {name: given.get(name, name) for name in tiles.sensors(config)}
 
 
 def _regions(config: config_dict.ConfigDict) -> tuple[int, int] | None:
@@ -216,6 +214,8 @@ def initial(
         state['extra'][finetuning.PROTOTYPES].sharding,
       )
     }
+  elif tiles.fused(config) and opened.model.spec.prototypes_dim:
+    log.info('%s left no prototypes of regions', config.model.checkpoint)
   return out
 
 

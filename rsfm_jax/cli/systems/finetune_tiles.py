@@ -86,11 +86,23 @@ def check(config: config_dict.ConfigDict, spec: Any) -> None:
       f"{together}: use 'whole', or 'scale' with scale=(1, 1), a plain crop."
     )
   # Raises, where no whole pixels of all sensors fit into a window.
-  tile_cut.Geometry.of(
-    names,
-    section.window.size,
-    factors(config),
-  )
+  tile_cut.Geometry.of(names, section.window.size, factors(config))
+
+
+def check_unused(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError for keys that need `config.data.sensors`."""
+  for key in (
+    'model.reduces',
+    'data.dates',
+    'data.factors',
+    'data.target_size',
+  ):
+    section, name = key.split('.')
+    if value := config[section][name]:
+      raise ValueError(
+        f'config.{key}={value} is for the sensors of config.data.sensors, '
+        'which is empty.'
+      )
 
 
 def dates(config: config_dict.ConfigDict) -> dict[str, int]:
