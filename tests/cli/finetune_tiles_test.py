@@ -86,6 +86,7 @@ def test_land_cover_of_three_sensors_and_their_dates(config, tmp_path):
 
 def test_scenes_by_the_series_of_one_sensor(config, tmp_path):
   c = config(f'--config.data.sensors=("{S2}",)')
+  c.model.changes.update(image_sizes=(8,), reduces=((False,) * 3,))
   c.task.update(kind='classes', outputs=12)
   c.evaluation.fit = 'resize'
   rows = finetune.train(c, tmp_path)
