@@ -35,7 +35,7 @@ class LabelledTiles:
   Attributes:
     store: where from.
     sensors: contracts of the model.
-    target: see there; of two dates is none.
+    target: see there; of one date.
     statistics: by sensor, what normalises it; complex SAR needs none.
     tile: height and width of a window in pixels of the finest sensor.
     target_size: of a target of pixels, its height and width in a window.
