@@ -72,7 +72,7 @@ def tuned(folder: pathlib.Path, window: int) -> None:
   encode = encoders.single(spec)
   image = jax.ShapeDtypeStruct((1, window, window, 3), jnp.float32)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {SENSOR: x}, mode='eval').maps),
+    lambda p, x: encode(p, {SENSOR: {'image': x}}, mode='eval').maps,
     model.abstract,
     image,
   )

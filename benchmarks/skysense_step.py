@@ -27,8 +27,8 @@ import numpy as np
 from rsfm_jax.cli import bench
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import training
-from rsfm_jax.objectives import clean
-from rsfm_jax.objectives import geo_prototypes
+from rsfm_jax.models import clean
+from rsfm_jax.models import geo_context
 from rsfm_jax.objectives import granularity
 from rsfm_jax.objectives import multi_crop
 from rsfm_jax.objectives import sinkhorn
@@ -100,7 +100,7 @@ def parts_of(
 
   def loss(params, prototypes, batch, images, key):
     place = batch[skysense_v2.PLACE]
-    context = geo_prototypes.lookup(prototypes, place['region'])
+    context = geo_context.lookup(prototypes, place['region'])
     total = 0.0
     for of in images.values():
       out = encode(params, batch, of, mode='train', key=key, context=context)

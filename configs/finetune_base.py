@@ -27,9 +27,12 @@ def get_config() -> config_dict.ConfigDict:
   c.model.system = 'ringmoe'  # 'skysense_v2', 'mapex'; no checkpoint.
   c.model.size = 'tiny'
   c.model.changes = config_dict.ConfigDict()  # Fields of the model's spec.
-  # SkySense V2: the checkpoint's sensor whose tokenizer, prompts and positions
-  # `data.sensor` takes; '' for its own.
-  c.model.tokenizer = ''
+  # SkySense V2, by sensor of the data: the checkpoint's sensor whose tokenizer,
+  # prompts and positions it takes, its own unless given.
+  c.model.tokenizers = config_dict.ConfigDict()
+  # With `data.sensors`: at which of three merges its grid halves, if otherwise
+  # than in the checkpoint.
+  c.model.reduces = config_dict.ConfigDict()
   # Path regexes of parameters that may start anew.
   c.model.fresh = ()
   c.model.encoder = 'trained'  # Or 'frozen': the head alone is trained.
@@ -81,11 +84,20 @@ def get_config() -> config_dict.ConfigDict:
   c.data.root = ''  # Folder of the store.
   c.data.store = ''  # Its name, and that of the data set in rows.
   c.data.sensor = 'opt'
+  # In its place series of one sensor, or several sensors (SkySense V2): names;
+  # the most dates of each, 1 unless given; its pixels' width in pixels of the
+  # finest, 1 unless given. Then `window.size` counts pixels of the finest.
+  c.data.sensors = ()
+  c.data.dates = config_dict.ConfigDict()
+  c.data.factors = config_dict.ConfigDict()
+  c.data.missing_sensors = 'error'  # 'mask' does without.
+  # Pixels of a side of `target` in a window; None where those of the window.
+  c.data.target_size = config_dict.placeholder(int)
   c.data.target = 'label'  # Or an array of the records: mask, change, height.
   c.data.pair = 'none'  # 'after': two dates, for change detection.
   c.data.normalisation = 'pretrained'  # Or 'dataset', by its training pixels.
   c.data.missing_bands = 'error'
-  c.data.train_split = 'train'
+  c.data.train_split = 'train'  # Or several, the folds of a cross-validation.
   c.data.val_split = 'val'
   c.data.test_split = 'test'
   c.data.label_fraction = 1.0  # Of every class of the training split.
@@ -102,6 +114,9 @@ def get_config() -> config_dict.ConfigDict:
   # What chooses the best state on the validation split; see
   # `evaluate.outcomes`.
   c.evaluation.metric = 'accuracy'
+  c.evaluation.dates = (
+    config_dict.ConfigDict()
+  )  # As `data.dates`, unless given.
   c.evaluation.resamples = 1000  # Of the bootstrap over test samples.
 
   c.train = config_dict.ConfigDict()

@@ -17,6 +17,7 @@ from rsfm_jax.cli import report
 from rsfm_jax.cli import running
 from rsfm_jax.cli.systems import finetune as system
 from rsfm_jax.cli.systems import finetune_encoder as encoder
+from rsfm_jax.cli.systems import finetune_tiles as tiles
 from rsfm_jax.evaluate import bootstrap
 from rsfm_jax.evaluate import finetuned
 from rsfm_jax.evaluate import outcomes
@@ -126,7 +127,7 @@ def _test(
     out.append(
       rows_lib.Row(
         name=config.name,
-        dataset=config.data.store,
+        dataset=tiles.dataset(config),
         protocol=PROTOCOL,
         protocol_version=VERSION,
         normalisation=config.data.normalisation,

@@ -27,9 +27,9 @@ from rsfm_jax.data import tiles
 from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import clean
 from rsfm_jax.models import encoder
 from rsfm_jax.models import skysense_v2_spec
-from rsfm_jax.objectives import clean
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
 
@@ -190,9 +190,7 @@ def describer(
       f'--views {views} is not for --sensors, only for --sensor.'
     )
   spec = opened.model.spec
-  chosen = stages or encoders.stages_of_tiles(
-    spec, [s.name for s in to.sensors]
-  )
+  chosen = stages or encoder.last_of_tiles(spec, [s.name for s in to.sensors])
   extract = extractor(spec, tuple(chosen), tuple(pools), prompts)
   return functools.partial(
     extract.describe, encoders.Known(opened.params, to.prototypes)
@@ -250,7 +248,7 @@ def _raw(describe, inputs: Mapping[str, Any]) -> np.ndarray:
     image = entry['image']
     dated = describe(image.reshape(-1, *image.shape[2:]))
     dated = dated.reshape(*image.shape[:2], -1)
-    parts.append(encoders.over_dates(jnp.asarray(dated), clean.dates(entry)))
+    parts.append(encoder.over_dates(jnp.asarray(dated), clean.dates(entry)))
   return np.concatenate(parts, -1)
 
 

@@ -74,14 +74,20 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   task = configs.build(
     task_spec.TaskSpec, about['objective']['task'], key='task'
   )
-  if task.kind not in task_spec.DENSE:
+  if task.kind not in task_spec.MAPPED:
     raise ValueError(
-      f'{path}: its head is for task.kind={task.kind}, one answer per scene; '
-      f'maps need one of {list(task_spec.DENSE)}, or --as embedding.'
+      f'{path}: its head is for task.kind={task.kind}, not one map of a scene; '
+      f'that needs one of {list(task_spec.MAPPED)}, or --as embedding.'
+    )
+  seen = files.read_json(root / 'config.json')['data']
+  if seen.get('sensors'):
+    raise ValueError(
+      f'{path} sees series or several sensors (config.data.sensors); a map is '
+      'made of one image of one sensor.'
     )
   ((name, held),) = about['contract']['sensors'].items()
   if size is None:
-    size = files.read_json(root / 'config.json')['data']['window']['size']
+    size = seen['window']['size']
   sensor = contract.Sensor.from_json(held)
   spec = build.spec_from_json(about['spec'])
   dates = 2 if task.kind == 'change' else 1
@@ -93,7 +99,9 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     objective, extra = _objective(spec, task, sensor, size, dates), {}
     if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
       extra = checkpoint.load_params(folder, which='extra').params
-    run = jax.jit(lambda p, e, x: objective.averaged(p, e, {name: x}))
+    run = jax.jit(
+      lambda p, e, x: objective.averaged(p, e, {name: {'image': x}})
+    )
     return run, extra
 
   def call(image: Array) -> Array:
@@ -178,7 +186,7 @@ def _objective(
   encode = encoders.single(spec)
   model = build.build(spec)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {sensor.name: x}, mode='eval').maps),
+    lambda p, x: encode(p, {sensor.name: {'image': x}}, mode='eval').maps,
     model.abstract,
     _shape(sensor, size, dates),
   )

@@ -1,4 +1,7 @@
-"""Labelled batches for fine-tuning: one sensor, one or two dates, a target.
+"""Labelled batches for fine-tuning: images and a target on the same ground.
+
+`Labelled` is one sensor at one or two dates; `labelled_tiles.LabelledTiles` are
+series and several sensors. Both go through the same functions.
 
 A target is a column or an array of a store: 'label' of the index (a class,
 bits or a number), or any array of the records on the pixels of the image, such
@@ -11,7 +14,7 @@ global batch is a function of (seed, step).
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -26,6 +29,20 @@ from rsfm_jax.data import store as stores
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
 from rsfm_jax.sensors import statistics as stats
+
+
+class Data(Protocol):
+  """A store with targets, seen by a model.
+
+  `cutter` gives what cuts a sample: called as `labelled_cut.Cutter` is, with
+  its `target`, `shape` and `step`. `names` are the sensors of a batch.
+  """
+
+  store: stores.Store
+  target: labelled_cut.Target
+  names: tuple[str, ...]
+
+  def cutter(self) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +68,30 @@ class Labelled:
   def __post_init__(self):
     choices.check(self.pair, get_args(labelled_cut.Pair), key='data.pair')
 
+  @property
+  def names(self) -> tuple[str, ...]:
+    return (self.sensor.name,)
+
+  def cutter(self) -> labelled_cut.Cutter:
+    adapter = adapt.Adapter.of(
+      self.store,
+      self.sensor,
+      statistics=self.statistics,
+      missing_bands=self.missing_bands,
+    )
+    return labelled_cut.Cutter(adapter, self.target, self.pair)
+
 
 def chosen(
-  data: Labelled, split: str, *, fraction: float = 1.0, seed: int = 0
+  data: Data,
+  split: str | Sequence[str],
+  *,
+  fraction: float = 1.0,
+  seed: int = 0,
 ) -> np.ndarray:
   """Samples of a split, or a share of them: int[N] indices of the store.
+
+  Several splits (the folds of a cross-validation) count as one.
 
   Of scenes with one class, every class keeps its share, at least one sample.
 
@@ -63,7 +99,10 @@ def chosen(
     ValueError: a fraction outside (0, 1], an unknown split, or a class of the
       store without a sample in a split that is used whole.
   """
-  indices = data.store.indices(split)
+  splits = (split,) if isinstance(split, str) else split
+  indices = np.sort(
+    np.concatenate([data.store.indices(name) for name in splits])
+  )
   groups = [indices]
   if data.target.kind == 'class':
     labels = _labels(data, indices)
@@ -100,7 +139,7 @@ def stratified(
 
 
 def batches(
-  data: Labelled,
+  data: Data,
   indices: np.ndarray,
   *,
   window: labelled_cut.Window,
@@ -114,7 +153,7 @@ def batches(
   """This host's share of every global batch from `step` on, without end.
 
   Args:
-    data: store, sensor and target.
+    data: store, sensors and target.
     indices: of the samples, as `chosen` gives them.
     window: what a step sees of an image.
     batch_size: samples per step over all hosts.
@@ -126,15 +165,16 @@ def batches(
 
   Yields:
     `{sensor: {image, band_valid, pixel_valid, valid}, 'place': {target,
-    valid}}`; a pair's arrays have an axis of 2 after B, but for `valid`.
+    valid}}`; a pair's arrays have an axis of 2 after B, but for `valid`. Of
+    tiles see `labelled_tiles`.
 
   Raises:
     ValueError: sizes or targets that do not fit, by the sample's id.
   """
-  names = (data.sensor.name,)
+  names = data.names
   source = pipeline.endless(
     Samples(data, indices),
-    _Augment(cutter_of(data), window),
+    _Augment(data.cutter(), window),
     names=names,
     number=0,
     seed=seed,
@@ -147,14 +187,43 @@ def batches(
   )
 
 
+def shapes(
+  sensor: contract.Sensor,
+  target: labelled_cut.Target,
+  *,
+  batch_size: int,
+  size: int,
+  pair: labelled_cut.Pair,
+) -> dict[str, dict[str, tuple[tuple[int, ...], np.dtype]]]:
+  """{part: {array: (shape, dtype)}} of a global batch, no store needed."""
+  front = (batch_size, 2) if pair == 'after' else (batch_size,)
+  bands, flag = len(sensor.bands), np.dtype(bool)
+  valid = ((batch_size,), flag)
+  dtype = np.dtype(labelled_cut.DTYPES[target.kind])
+  return {
+    sensor.name: {
+      'image': ((*front, size, size, bands), np.dtype(np.float32)),
+      'band_valid': ((*front, bands), flag),
+      'pixel_valid': ((*front, size, size), flag),
+      'valid': valid,
+    },
+    labelled_cut.PLACE: {
+      'target': ((batch_size, *target.shape(size)), dtype),
+      'valid': valid,
+    },
+  }
+
+
 class Samples:
   """A Grain source of `labelled_cut.Sample`s; picklable."""
 
-  def __init__(self, data: Labelled, indices: np.ndarray):
+  def __init__(self, data: Data, indices: np.ndarray):
     whole = data.store.source()
     self.records = records.Records(whole.shards, indices)
-    ids = data.store.column('id')
-    self.ids = [ids[i] for i in indices]
+    columns = map(data.store.column, ('id', 'lonlat', 'date'))
+    self.ids, self.lonlats, self.dates = (
+      [column[i] for i in indices] for column in columns
+    )
     self.labels = [None] * len(indices)
     if data.target.kind not in labelled_cut.DENSE:
       self.labels = list(_labels(data, indices))
@@ -163,53 +232,50 @@ class Samples:
     return len(self.records)
 
   def __getitem__(self, i: int) -> labelled_cut.Sample:
-    return labelled_cut.Sample(self.records[i], self.ids[i], self.labels[i])
+    return labelled_cut.Sample(
+      self.records[i],
+      self.ids[i],
+      self.labels[i],
+      self.lonlats[i],
+      self.dates[i],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Augment:
-  """A random window and symmetry."""
+  """A random window and symmetry, and whatever else the cutter draws."""
 
-  cutter: labelled_cut.Cutter
+  cutter: Any
   window: labelled_cut.Window
 
   def __call__(
     self, sample: labelled_cut.Sample, rng: np.random.Generator
   ) -> pipeline.Batch:
-    window = self.window
-    return self.cutter(
+    window, cutter = self.window, self.cutter
+    return cutter(
       sample,
-      window.box(rng, self.cutter.shape(sample)),
+      window.box(rng, cutter.shape(sample), cutter.step),
       window.size,
       symmetry=augment.random_symmetry(rng, window.symmetry),
       filter=window.filter,
+      rng=rng,
     )
 
 
-def cutter_of(data: Labelled) -> labelled_cut.Cutter:
-  adapter = adapt.Adapter.of(
-    data.store,
-    data.sensor,
-    statistics=data.statistics,
-    missing_bands=data.missing_bands,
-  )
-  return labelled_cut.Cutter(adapter, data.target, data.pair)
-
-
 def counting(batch: pipeline.Batch) -> pipeline.Batch:
-  """Adds `valid`: all samples of a full batch are."""
+  """Adds `valid` where it is not: all samples of a full batch are."""
   rows = len(batch[labelled_cut.PLACE]['target'])
   return {
-    name: arrays | {'valid': np.ones(rows, bool)}
+    name: {'valid': np.ones(rows, bool)} | arrays
     for name, arrays in batch.items()
   }
 
 
-def _name(data: Labelled, label: int) -> str:
+def _name(data: Data, label: int) -> str:
   return data.store.classes[label] if data.store.classes else str(label)
 
 
-def _labels(data: Labelled, indices: np.ndarray) -> np.ndarray:
+def _labels(data: Data, indices: np.ndarray) -> np.ndarray:
   """Labels of samples, checked: [N], or bits [N, L]."""
   target, store = data.target, data.store
   column, ids = store.column('label'), store.column('id')

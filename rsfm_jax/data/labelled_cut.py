@@ -36,11 +36,13 @@ class Target:
     name: 'label', or an array of the records.
     kind: 'class', 'bits' or 'number' per scene; 'codes' or 'numbers' per pixel.
     classes: K, or the number of bits; 0 where there are none.
+    pair: 'after' adds the array `<name>_after`, of the second of two dates.
   """
 
   name: str
   kind: Kind
   classes: int = 0
+  pair: Pair = 'none'
 
   def __post_init__(self):
     choices.check(self.kind, get_args(Kind), key='kind of a target')
@@ -54,6 +56,19 @@ class Target:
       raise ValueError(
         f'{self.classes} classes: {tile_cut.UNLABELLED} stands for unlabelled.'
       )
+
+  @property
+  def arrays(self) -> tuple[str, ...]:
+    """Of a target of pixels, the arrays of its dates."""
+    later = (f'{self.name}_after',) if self.pair == 'after' else ()
+    return (self.name, *later)
+
+  def shape(self, side: int) -> tuple[int, ...]:
+    """Of one sample in a window; `side` is that of a target of pixels."""
+    dates = (2,) if self.pair == 'after' else ()
+    dense = (*dates, side, side)
+    bits = {'bits': (self.classes,)}
+    return dense if self.kind in DENSE else bits.get(self.kind, ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,23 +113,29 @@ class Window:
       filter=self.filter,
     )
 
-  def box(self, rng: np.random.Generator, shape: Sequence[int]) -> augment.Box:
-    """The window within an image of (H, W) pixels."""
+  def box(
+    self, rng: np.random.Generator, shape: Sequence[int], step: int = 1
+  ) -> augment.Box:
+    """The window within an image of (H, W) pixels, on every `step`-th."""
     if self.form == 'whole':
       return augment.Box(0, 0, *shape)
     if self.form == 'area':
       return augment.random_box(rng, shape, self._crop())
     low, high = (math.log(value) for value in self.scale)
     side = round(self.size / math.exp(rng.uniform(low, high)))
-    return augment.exact_box(rng, shape, max(1, min(side, *shape)))
+    side, shape = side // step, [length // step for length in shape]
+    box = augment.exact_box(rng, shape, max(1, min(side, *shape)))
+    return augment.Box(*(step * value for value in box))
 
 
 class Sample(NamedTuple):
-  """A record with its id and, of scenes, its label."""
+  """A record with what the index says of it; the label is that of a scene."""
 
   arrays: dict[str, np.ndarray]
   id: str
   label: Any
+  lonlat: Sequence[float] | None = None
+  date: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +145,8 @@ class Cutter:
   adapter: adapt.Adapter
   target: Target
   pair: Pair
+
+  step = 1  # Pixels between places where a window may lie.
 
   def shape(self, sample: Sample) -> tuple[int, int]:
     return self.adapter.shape(sample.arrays)
@@ -136,7 +159,9 @@ class Cutter:
     *,
     symmetry: int = 0,
     filter: augment.Filter = 'bilinear',
+    rng: np.random.Generator | None = None,
   ) -> pipeline.Batch:
+    del rng  # One image, or a pair: there is nothing to choose.
     cut = lambda record: self.adapter(
       record, box, size, symmetry=symmetry, filter=filter
     )
@@ -168,41 +193,50 @@ class Cutter:
   def _target(
     self, sample: Sample, box: augment.Box, size: int | None, symmetry: int
   ) -> np.ndarray:
-    kind = self.target.kind
+    kind, dates = self.target.kind, []
     if kind not in DENSE:
       return np.asarray(sample.label, DTYPES[kind])
-    found = self._array(sample)
-    inside = box._replace(top=box.top % 1, left=box.left % 1)
-    found = augment.cut(found, box)
-    if size is not None:
-      found = augment.resize(found, inside, size, filter='nearest')
-    found = augment.apply_symmetry(found, symmetry)
+    for name, found in arrays_of(sample, self.target).items():
+      if found.shape != self.shape(sample):
+        raise ValueError(
+          f'{sample.id}: {name} has {found.shape} pixels, the image '
+          f'{self.shape(sample)}.'
+        )
+      inside = box._replace(top=box.top % 1, left=box.left % 1)
+      found = augment.cut(found, box)
+      if size is not None:
+        found = augment.resize(found, inside, size, filter='nearest')
+      dates.append(augment.apply_symmetry(found, symmetry))
+    found = np.stack(dates) if len(dates) > 1 else dates[0]
     return np.ascontiguousarray(found, DTYPES[kind])
 
-  def _array(self, sample: Sample) -> np.ndarray:
-    """The target's array, held against image and classes."""
-    name, kind = self.target.name, self.target.kind
+
+def arrays_of(sample: Sample, target: Target) -> dict[str, np.ndarray]:
+  """{name: [H, W]} of a target's dates, held against its classes.
+
+  Raises:
+    ValueError: no such array, or codes that are no classes.
+  """
+  out = {}
+  for name in target.arrays:
     found = sample.arrays.get(name)
     if found is None:
       raise ValueError(
-        f'{sample.id}: data.target={name!r} is no array of the record, which '
-        f'has {sorted(sample.arrays)}.'
+        f'{sample.id}: data.target={target.name!r} needs {name!r}, which is no '
+        f'array of the record; it has {sorted(sample.arrays)}.'
       )
     found = found[..., 0] if found.ndim == 3 else found
-    if found.shape != self.shape(sample):
-      raise ValueError(
-        f'{sample.id}: {name} has {found.shape} pixels, the image '
-        f'{self.shape(sample)}.'
-      )
-    if kind == 'numbers':
-      return found.astype(np.float32)
+    if target.kind == 'numbers':
+      out[name] = found.astype(np.float32)
+      continue
     if found.dtype != np.uint8:
       raise ValueError(f'{sample.id}: {name} is {found.dtype}, not uint8.')
     known = found[found != tile_cut.UNLABELLED]
-    if known.size and known.max() >= self.target.classes:
+    if known.size and known.max() >= target.classes:
       raise ValueError(
         f'{sample.id}: {name} has code {known.max()}, but there are '
-        f'{self.target.classes} classes; {tile_cut.UNLABELLED} stands for '
+        f'{target.classes} classes; {tile_cut.UNLABELLED} stands for '
         'unlabelled.'
       )
-    return found
+    out[name] = found
+  return out

@@ -16,11 +16,11 @@ from rsfm_jax.data import tile_cut
 
 Fit = Literal['native', 'crop', 'resize', 'tiles']
 # What padding rows hold where it is not zero.
-_FILL = {'index': -1}
+_FILL = {'index': -1, 'region': -1, 'day': -1}
 
 
 def batches(
-  data: labelled.Labelled,
+  data: labelled.Data,
   split: str,
   batch_size: int,
   *,
@@ -31,7 +31,7 @@ def batches(
   """A split once, in order, without chance, in batches of one shape.
 
   Args:
-    data: store, sensor and target.
+    data: store, sensors and target.
     split: which split.
     batch_size: rows; the last batch is filled up, `valid` False.
     fit: `native` (all images have one size), centre `crop` or `resize` of
@@ -52,7 +52,7 @@ def batches(
   choices.check(fit, get_args(Fit), key='evaluation.fit')
   if (size is None) != (fit == 'native'):
     raise ValueError(f'fit={fit!r} does not go with size={size}.')
-  indices, cutter = data.store.indices(split), labelled.cutter_of(data)
+  indices, cutter = data.store.indices(split), data.cutter()
   samples: Any = labelled.Samples(data, indices)
   if fit == 'tiles':
     samples = _Tiles(samples, cutter, size)
@@ -116,9 +116,7 @@ class _Tiles:
     windows: (number of the sample, window) each.
   """
 
-  def __init__(
-    self, samples: labelled.Samples, cutter: labelled_cut.Cutter, size: int
-  ):
+  def __init__(self, samples: labelled.Samples, cutter: Any, size: int):
     if cutter.target.kind not in labelled_cut.DENSE:
       raise ValueError(
         'evaluation.fit=tiles is for targets of pixels, not for a '
@@ -143,7 +141,7 @@ class _Tiles:
 class _Tile:
   """A window, its target unlabelled where others hold it already."""
 
-  cutter: labelled_cut.Cutter
+  cutter: Any
   size: int
 
   def __call__(self, tile: tuple[labelled_cut.Sample, Cover]) -> pipeline.Batch:
@@ -153,8 +151,13 @@ class _Tile:
     target = out[labelled_cut.PLACE]['target'].copy()
     codes = self.cutter.target.kind == 'codes'
     seen = tile_cut.UNLABELLED if codes else np.nan
-    target[: window.rows] = seen
-    target[:, : window.columns] = seen
+    # The target may have another number of pixels than the window.
+    rows, columns = (
+      count * target.shape[-1] // self.size
+      for count in (window.rows, window.columns)
+    )
+    target[..., :rows, :] = seen
+    target[..., :columns] = seen
     out[labelled_cut.PLACE]['target'] = target
     return out
 
@@ -163,7 +166,7 @@ class _Tile:
 class _Fitted:
   """One fixed window, nothing random."""
 
-  cutter: labelled_cut.Cutter
+  cutter: Any
   fit: Fit
   size: int | None
   first: tuple[int, int]
@@ -176,5 +179,8 @@ class _Fitted:
         'evaluation.fit=crop or resize and evaluation.size.'
       )
     whole = augment.Box(0, 0, *shape)
-    box = augment.centre_box(shape, self.size) if self.fit == 'crop' else whole
+    if self.fit != 'crop':
+      return self.cutter(sample, whole, self.size)
+    box, step = augment.centre_box(shape, self.size), self.cutter.step
+    box = box._replace(top=box.top // step * step, left=box.left // step * step)
     return self.cutter(sample, box, self.size)

@@ -103,7 +103,7 @@ class Cutter:
       ValueError: the sample does not fit, by its id.
     """
     record, row = sample
-    with self._naming(row):
+    with self.naming(row):
       return self._cut(record, row, rng)
 
   def factors(self, sample: tuple[Record, Any]) -> dict[str, int] | None:
@@ -113,7 +113,7 @@ class Cutter:
       ValueError: pixels of one sensor that are no multiple of another's.
     """
     record, row = sample
-    with self._naming(row):
+    with self.naming(row):
       shapes = self._shapes(record)
       if len(shapes) < len(self.bands):
         return None
@@ -130,7 +130,8 @@ class Cutter:
     return factors
 
   @contextlib.contextmanager
-  def _naming(self, row: Any) -> Iterator[None]:
+  def naming(self, row: Any) -> Iterator[None]:
+    """Adds the sample's id and the store to what is wrong with it."""
     try:
       yield
     except ValueError as error:
@@ -151,6 +152,22 @@ class Cutter:
     return shapes
 
   def _cut(self, record: Record, row: Any, rng) -> dict[str, Arrays]:
+    ground = self.ground(record)
+    corner = self._corner(ground, rng)
+    out = self.sensors(record, row, corner, rng)
+    out['place'] = {
+      'region': self.region(row),
+      'landcover': self._landcover(record.get('landcover'), ground, corner),
+      'valid': np.asarray(True),
+    }
+    return out
+
+  def ground(self, record: Record) -> tuple[int, int]:
+    """(H, W) of what its sensors see, in pixels of the finest of all.
+
+    Raises:
+      ValueError: it has no sensor, or they see different grounds.
+    """
     shapes, factors = self._shapes(record), self.geometry.factors
     if not shapes:
       raise ValueError(f'it has none of {list(self.bands)}.')
@@ -163,21 +180,37 @@ class Cutter:
         f'{factors} pixels of the finest per pixel of each.'
       )
     (ground,) = grounds
-    corner = self._corner(ground, rng)
-    out = {}
-    for name in self.bands:
-      if name in shapes:
-        out[name] = self._sensor(name, record, row, corner, rng)
-      else:
-        out[name] = self._absent(name)
-    out['place'] = {
-      'region': np.asarray(
-        region_lib.region_of(row.lonlat, self.regions), np.int32
-      ),
-      'landcover': self._landcover(record.get('landcover'), ground, corner),
-      'valid': np.asarray(True),
+    return ground
+
+  def sensors(
+    self,
+    record: Record,
+    row: Any,
+    corner: tuple[int, int] | None,
+    rng: np.random.Generator | None,
+    *,
+    filter: augment.Filter = 'bilinear',
+  ) -> dict[str, Arrays]:
+    """{sensor: arrays} of a tile; see `tiles.batches`.
+
+    Args:
+      record: arrays of a sample.
+      row: of the index.
+      corner: (top, left) of the tile in pixels of the finest sensor; None
+        resamples the whole ground to a tile.
+      rng: for dates; None takes them at even distances.
+      filter: how a whole ground is resampled.
+    """
+    shapes = self._shapes(record)
+    cut = lambda name: self._sensor(name, record, row, corner, rng, filter)
+    return {
+      name: cut(name) if name in shapes else self._absent(name)
+      for name in self.bands
     }
-    return out
+
+  def region(self, row: Any) -> np.ndarray:
+    found = region_lib.region_of(row.lonlat, self.regions)
+    return np.asarray(found, np.int32)
 
   def _corner(self, ground: tuple[int, int], rng) -> tuple[int, int]:
     """(top, left) of the tile in pixels of the finest sensor."""
@@ -193,7 +226,7 @@ class Cutter:
     return tuple(int(rng.integers(n)) * step for n in places)
 
   def _sensor(
-    self, name: str, record: Record, row: Any, corner: tuple[int, int], rng
+    self, name: str, record: Record, row: Any, corner, rng, filter
   ) -> Arrays:
     adapter, wanted = self.adapters[name], self.dates[name]
     pixels, valid = samples.pixels(record, adapter.name)
@@ -201,21 +234,22 @@ class Cutter:
     day = _days(record, adapter.name, row.date, len(pixels))[chosen]
     if rng is not None:
       day = calendar.jitter(day, self.day_jitter, rng)
-    window = self._window(name, corner)
-    image = pixels[window][chosen]
-    count, side = len(chosen), image.shape[1]
-    # One date below the other: what an adapter does, it does to each pixel.
-    column = {f'{adapter.name}/image': image.reshape(-1, *image.shape[2:])}
-    if valid is not None:
-      column[f'{adapter.name}/valid'] = valid[window][chosen].reshape(-1, side)
-    for what in ('band_valid', 'scene_scale'):
-      if (array := record.get(f'{adapter.name}/{what}')) is not None:
-        column[f'{adapter.name}/{what}'] = array
-    out = adapter(column, augment.Box(0, 0, count * side, side))
-    seen = out['pixel_valid'].reshape(count, side, side)
-    image = out['image'].reshape(count, side, side, -1)
+    window = np.s_[:] if corner is None else self._window(name, corner)
+    pixels = pixels[window][chosen]
+    valid = None if valid is None else valid[window][chosen]
+    rest = {
+      what: record[what]
+      for part in ('band_valid', 'scene_scale')
+      if (what := f'{adapter.name}/{part}') in record
+    }
+    side = self.geometry.side(name)
+    if pixels.shape[1:3] == (side, side):
+      out = _measured(adapter, rest, pixels, valid)
+    else:
+      out = _resampled(adapter, rest, pixels, valid, side, filter)
+    seen = out['pixel_valid']
     return {
-      'image': _padded(image, wanted),
+      'image': _padded(out['image'], wanted),
       'band_valid': out['band_valid'],
       'pixel_valid': _padded(seen, wanted),
       'date_valid': _padded(seen.any((1, 2)), wanted),
@@ -267,6 +301,48 @@ class Cutter:
         'classes; use the table of classes that belongs to this store.'
       )
     return majority(codes, voters)
+
+
+def _measured(
+  adapter: adapt.Adapter,
+  rest: Arrays,
+  pixels: np.ndarray,
+  valid: np.ndarray | None,
+) -> Arrays:
+  """What an adapter makes of dates [K, S, S, C], all at once."""
+  count, side = pixels.shape[:2]
+  # One date below the other: what an adapter does, it does to each pixel.
+  column = {f'{adapter.name}/image': pixels.reshape(-1, *pixels.shape[2:])}
+  if valid is not None:
+    column[f'{adapter.name}/valid'] = valid.reshape(-1, side)
+  out = adapter(column | rest, augment.Box(0, 0, count * side, side))
+  return out | {
+    'image': out['image'].reshape(count, side, side, -1),
+    'pixel_valid': out['pixel_valid'].reshape(count, side, side),
+  }
+
+
+def _resampled(
+  adapter: adapt.Adapter,
+  rest: Arrays,
+  pixels: np.ndarray,
+  valid: np.ndarray | None,
+  side: int,
+  filter: augment.Filter,
+) -> Arrays:
+  """The same of dates [K, H, W, C] of another size, one by one."""
+  whole = augment.Box(0, 0, *pixels.shape[1:3])
+  parts = []
+  for number, image in enumerate(pixels):
+    one = {f'{adapter.name}/image': image} | rest
+    if valid is not None:
+      one[f'{adapter.name}/valid'] = valid[number]
+    parts.append(adapter(one, whole, side, filter=filter))
+  stacked = {
+    name: np.stack([part[name] for part in parts])
+    for name in ('image', 'pixel_valid')
+  }
+  return parts[0] | stacked
 
 
 def majority(codes: np.ndarray, factor: int) -> np.ndarray:

@@ -160,7 +160,7 @@ def batches(
     [
       pipeline.endless(
         _Samples(source.store, source.split),
-        _cutter(stream, cuts, source.store),
+        cutter(stream, cuts, source.store),
         names=stream.names,
         number=number,
         seed=seed,
@@ -222,7 +222,7 @@ def evaluation_batches(
   if all(column[i] is not None for i in indices):
     rows['label'] = store.labels(split)
   ds = grain.MapDataset.source(samples)
-  ds = ds.map(_cutter(stream, geometry(stream), store))
+  ds = ds.map(cutter(stream, geometry(stream), store))
   ds = ds.batch(batch_size, drop_remainder=False)
   parts = pipeline.read(ds, step=0, workers=0, threads=threads)
   for start, part in zip(range(0, len(samples), batch_size), parts):
@@ -292,10 +292,10 @@ def geometry(stream: TileStream) -> tile_cut.Geometry:
 def _found_factors(stream: TileStream) -> dict[str, int]:
   """Those of the first sample of a source that has all sensors."""
   for source in _sources(stream):
-    cutter = _cutter(stream, None, source.store)
+    of_store = cutter(stream, None, source.store)
     first = int(source.store.indices(source.split)[0])
     row = Row(*(source.store.column(name)[first] for name in Row._fields))
-    factors = cutter.factors((source.store.read(first), row))
+    factors = of_store.factors((source.store.read(first), row))
     if factors is not None:
       return factors
   raise ValueError(
@@ -308,9 +308,10 @@ def _sources(stream: TileStream) -> list[pipeline.Source]:
   return [pipeline.Source(*source) for source in stream.sources]
 
 
-def _cutter(
+def cutter(
   stream: TileStream, cuts: tile_cut.Geometry | None, store: stores.Store
 ) -> tile_cut.Cutter:
+  """What cuts the samples of a store; None where only `factors` is asked."""
   adapters = {}
   for sensor in stream.sensors:
     absent = sensor.name not in store.sensors

@@ -14,6 +14,8 @@ Tree = Any
 Batch = Mapping[str, Mapping[str, np.ndarray]]
 PLACE = 'place'
 TARGET = 'target'
+# What a prediction may know of the place.
+KNOWN = ('region',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +23,15 @@ class Finetuned:
   """Predictions of a train state.
 
   Attributes:
-    predict: `(params, extra, {sensor: images}) -> predictions`, compiled.
+    predict: `(params, extra, batch) -> predictions`, compiled; batches are
+      without targets.
     batches: `split -> batches` of one shape, with `place/target` and
       `place/index`.
     kind: of the task; see `outcomes.of_task`.
     outputs: of the task.
   """
 
-  predict: Callable[[Tree, Tree, Mapping[str, np.ndarray]], jax.Array]
+  predict: Callable[[Tree, Tree, Batch], jax.Array]
   batches: Callable[[str], Iterator[Batch]]
   kind: str
   outputs: int
@@ -46,8 +49,9 @@ class Finetuned:
     found, targets, indices = [], [], []
     for batch in progress.bar(self.batches(split), what=split, unit='batch'):
       place = batch[PLACE]
-      images = {s: e['image'] for s, e in batch.items() if s != PLACE}
-      made = self.predict(state['params'], state['extra'], images)
+      known = {name: place[name] for name in KNOWN if name in place}
+      seen = {**batch, PLACE: known}
+      made = self.predict(state['params'], state['extra'], seen)
       found.append(np.asarray(jax.device_get(made))[place['valid']])
       targets.append(place[TARGET][place['valid']])
       indices.append(place['index'][place['valid']])

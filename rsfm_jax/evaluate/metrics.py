@@ -149,6 +149,30 @@ def mean_iou(table: np.ndarray, *, absent: Absent = 'skipped') -> float:
   return float(iou.mean()) if len(iou) else 0.0
 
 
+class SemanticChange(NamedTuple):
+  sc: float  # Mean IoU of the classes of the later date, where truth changes.
+  bc: float  # IoU of what changes.
+  scs: float  # Their mean.
+
+
+def semantic_change(changes: np.ndarray, later: np.ndarray) -> SemanticChange:
+  """DynamicEarthNet's scores (Toker et al., CVPR 2022, arXiv 2203.12560).
+
+  As its public evaluation counts: SC is a mean over the classes that the truth
+  has among changed pixels; a class that is only predicted there costs those
+  whose place it takes.
+
+  Args:
+    changes: i64[2, 2], whether pixels change; rows are the truth.
+    later: i64[K, K], classes at the later date of pixels that truly change.
+  """
+  parts = per_class(later)
+  present = parts.iou[parts.support > 0]
+  sc = float(present.mean()) if len(present) else 0.0
+  bc = float(per_class(changes).iou[1])
+  return SemanticChange(sc, bc, (sc + bc) / 2)
+
+
 COUNTED: dict[str, Callable[[np.ndarray], float]] = {
   'accuracy': accuracy,
   'macro_f1': macro_f1,

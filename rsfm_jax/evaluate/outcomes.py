@@ -130,6 +130,63 @@ class Maps:
 
 
 @dataclasses.dataclass(frozen=True)
+class SemanticChange:
+  """Classes of two dates: see `metrics.semantic_change`.
+
+  Attributes:
+    changes: i64[N, 2, 2] per image, whether pixels change.
+    later: i64[N, K, K], classes at the second date of those that do.
+    maps: of both dates.
+  """
+
+  changes: np.ndarray
+  later: np.ndarray
+  maps: Maps
+
+  @classmethod
+  def of(
+    cls, found: np.ndarray, target: np.ndarray, *, classes: int
+  ) -> 'SemanticChange':
+    """From classes [N, 2, H, W].
+
+    A pixel changes where its class does. One that is unlabelled at either date
+    does not count for changes (the public evaluation, whose labels are whole,
+    would take it for a change).
+
+    Raises:
+      ValueError: another size, or a code that is no class.
+    """
+    if found.shape != target.shape:
+      raise ValueError(
+        f'predictions {found.shape} and targets {target.shape} differ in size.'
+      )
+    known = (target != UNLABELLED).all(1)
+    differ = lambda codes: (codes[:, 0] != codes[:, 1]).astype(np.uint8)
+    truth = differ(target)
+    changes = Maps.of(
+      differ(found), np.where(known, truth, UNLABELLED), classes=2
+    )
+    counts = known & (truth > 0)
+    later = np.where(counts, target[:, 1], UNLABELLED)
+    both = lambda codes: codes.reshape(len(codes), -1, codes.shape[-1])
+    return cls(
+      changes.tables,
+      Maps.of(found[:, 1], later, classes=classes).tables,
+      Maps.of(both(found), both(target), classes=classes),
+    )
+
+  def __len__(self) -> int:
+    return len(self.changes)
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    """SCS, SC and BC, and the mIoU over both dates."""
+    found = metrics.semantic_change(
+      _drawn(self.changes, draw).sum(0), _drawn(self.later, draw).sum(0)
+    )
+    return found._asdict() | {'miou': self.maps.measure(draw)['miou']}
+
+
+@dataclasses.dataclass(frozen=True)
 class Numbers:
   """Numbers: sums of squared and absolute errors and counts, f64[N, 3]."""
 
@@ -175,6 +232,7 @@ _METRICS = {
   'labels': ('macro_map', 'micro_map', 'macro_f1', 'micro_f1'),
   'scalar': LOWER_IS_BETTER,
   'map': LOWER_IS_BETTER,
+  'semantic_change': ('sc', 'bc', 'scs', 'miou'),
 }
 
 
@@ -211,6 +269,13 @@ def of_task(
   if kind == 'change' and outputs == 1:  # One score: change or none.
     known = target != UNLABELLED
     target = np.where(known, np.minimum(target, 1), target)
+  if kind == 'semantic_change':
+    both = SemanticChange.of(found, target, classes=outputs)
+    return SemanticChange(
+      _by_image(both.changes, images),
+      _by_image(both.later, images),
+      Maps(_by_image(both.maps.tables, images)),
+    )
   maps = Maps.of(found, target, classes=max(outputs, 2))
   return Maps(_by_image(maps.tables, images))
 

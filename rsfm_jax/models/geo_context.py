@@ -17,6 +17,28 @@ from rsfm_jax.nn import linear
 Array = jax.Array
 
 
+def is_known(prototypes: Array, region: Array) -> Array:
+  """bool[B], whether i32[B] `region` has prototypes."""
+  return (region >= 0) & (region < prototypes.shape[0])
+
+
+def lookup(prototypes: Array, region: Array) -> Array:
+  """The prototypes of each sample's region; zeros where it is unknown.
+
+  Args:
+    prototypes: f32[R, Np, dp].
+    region: i32[B].
+
+  Returns:
+    f32[B, Np, dp], no gradient.
+  """
+  # Numbers outside become R, out of bounds: -1 would be the last region.
+  known = is_known(prototypes, region)
+  index = jnp.where(known, region, prototypes.shape[0])
+  found = prototypes.at[index].get(mode='fill', fill_value=0)
+  return jax.lax.stop_gradient(found)
+
+
 class GeoContext(nnx.Module):
   """Linear([F ; softmax(Q P' / sqrt(dp)) P]) for samples of a known region."""
 
@@ -51,7 +73,7 @@ class GeoContext(nnx.Module):
     Args:
       features: [B, h, w, d], or [B, ..., d].
       prototypes: [B, Np, dp], those of each sample's region; zeros where it
-        is unknown (`geo_prototypes.lookup`). No gradient into them.
+        is unknown (`lookup`). No gradient into them.
       valid: bool[B], whose region is known; unless given, those whose
         prototypes are not all zeros. Others pass unchanged, bit for bit.
 

@@ -4,7 +4,7 @@ SkySense V2 (arXiv 2507.13812), Eq. 13-15: each of R regions has Np vectors.
 Features of a sample are assigned to those of its region by Sinkhorn-Knopp on
 cosines, the means under the assignment pull the prototypes along. They are
 state, not parameters: no gradient reaches them, and downstream they are
-frozen. How they enter features: `models.geo_context`.
+frozen. How they are looked up and enter features: `models.geo_context`.
 
 Which place is in which region: `sensors.regions`. 4,096 regions of 100
 prototypes are the paper's; momentum and temperature are NOT FOUND in it.
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rsfm_jax.models import geo_context
 from rsfm_jax.objectives import sinkhorn
 from rsfm_jax.sensors import regions as regions_lib
 
@@ -62,26 +63,6 @@ def init(key: Array, *, regions: int, prototypes: int, dim: int) -> Array:
   return _unit(drawn)
 
 
-def is_known(prototypes: Array, region: Array) -> Array:
-  """bool[B], whether i32[B] `region` has prototypes."""
-  return (region >= 0) & (region < prototypes.shape[0])
-
-
-def lookup(prototypes: Array, region: Array) -> Array:
-  """The prototypes of each sample's region; zeros where it is unknown.
-
-  Args:
-    prototypes: f32[R, Np, dp].
-    region: i32[B].
-
-  Returns:
-    f32[B, Np, dp], no gradient.
-  """
-  index = _index(prototypes, region)
-  found = prototypes.at[index].get(mode='fill', fill_value=0)
-  return jax.lax.stop_gradient(found)
-
-
 def statistics(
   prototypes: Array,
   features: Array,
@@ -108,12 +89,11 @@ def statistics(
     valid = jnp.ones(features.shape[:2], bool)
   elif valid.ndim == 1:
     valid = jnp.broadcast_to(valid[:, None], features.shape[:2])
-  valid = valid & is_known(prototypes, region)[:, None]
+  valid = valid & geo_context.is_known(prototypes, region)[:, None]
   features = jax.lax.stop_gradient(features).astype(jnp.float32)
   features = jnp.where(valid[..., None], features, 0)
-  cosine = jnp.einsum(
-    'bnd,bpd->bnp', _unit(features), _unit(lookup(prototypes, region))
-  )
+  found = geo_context.lookup(prototypes, region)
+  cosine = jnp.einsum('bnd,bpd->bnp', _unit(features), _unit(found))
   assignment = sinkhorn.sinkhorn(
     cosine, temperature=temperature, iterations=iterations, weights=valid
   )
@@ -144,11 +124,6 @@ def update(
   mean = sums.total / jnp.where(count > 0, count, 1)
   moved = momentum * prototypes + (1 - momentum) * mean
   return jnp.where(count > 0, moved, prototypes)
-
-
-def _index(prototypes: Array, region: Array) -> Array:
-  """Numbers outside become R, out of bounds: -1 would be the last region."""
-  return jnp.where(is_known(prototypes, region), region, prototypes.shape[0])
 
 
 def _unit(x: Array) -> Array:

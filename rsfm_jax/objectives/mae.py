@@ -18,11 +18,11 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
+from rsfm_jax.models import clean
 from rsfm_jax.models import mapex
 from rsfm_jax.models import mapex_spec
 from rsfm_jax.moe import balance
 from rsfm_jax.nn import patches
-from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import routed
 
 Array = jax.Array

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rsfm_jax.core import rng
-from rsfm_jax.objectives import clean
+from rsfm_jax.models import clean
 from rsfm_jax.objectives import photometric as photometric_lib
 from rsfm_jax.objectives import views as views_lib
 

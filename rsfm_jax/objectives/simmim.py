@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
+from rsfm_jax.models import clean
 from rsfm_jax.moe import balance
-from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import masks as masks_lib
 from rsfm_jax.objectives import power
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
+from rsfm_jax.models import clean as clean_lib
+from rsfm_jax.models import geo_context
 from rsfm_jax.models import skysense_v2
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.moe import balance as moe_balance
 from rsfm_jax.moe import layer as moe_layer
-from rsfm_jax.objectives import clean as clean_lib
 from rsfm_jax.objectives import collapse
 from rsfm_jax.objectives import dino
 from rsfm_jax.objectives import geo_prototypes
@@ -261,7 +262,7 @@ class SkySenseV2Pretraining:
     """The prototypes of every view's region, or None."""
     if not self.has_prototypes:
       return None
-    found = geo_prototypes.lookup(seen['prototypes'], place['region'])
+    found = geo_context.lookup(seen['prototypes'], place['region'])
     return jnp.repeat(found, windows.cell.shape[1], 0)
 
   def _run(

@@ -10,6 +10,7 @@ from rsfm_jax.tasks import contract
 from rsfm_jax.tasks import regression
 from rsfm_jax.tasks import scenes
 from rsfm_jax.tasks import segmentation
+from rsfm_jax.tasks import semantic_change
 from rsfm_jax.tasks import spec as spec_lib
 from rsfm_jax.tasks.heads import bit
 from rsfm_jax.tasks.heads import fcn
@@ -23,6 +24,7 @@ TASKS = {
   'labels': scenes.SceneLabels,
   'segmentation': segmentation.Segmentation,
   'change': change.ChangeDetection,
+  'semantic_change': semantic_change.SemanticChange,
   'scalar': regression.SceneRegression,
   'map': regression.MapRegression,
 }

@@ -31,13 +31,7 @@ class ChangeDetection:
     Raises:
       ValueError: features of one date.
     """
-    (first, *_) = self.spec.levels
-    shape = features.maps[first].shape
-    if len(shape) != 5 or shape[1] != 2:
-      raise ValueError(
-        f'task.kind=change needs the features of two dates, [B, 2, h, w, D], '
-        f'not {shape}; set data.pair=after.'
-      )
+    contract.check_pair(features, self.spec)
     if self.spec.head == 'bit':
       return features
     return features._replace(

@@ -5,8 +5,10 @@ from typing import NamedTuple, Protocol
 
 import jax
 
+from rsfm_jax.tasks import spec as spec_lib
+
 Array = jax.Array
-FINAL = 'final'  # The normalised tokens after the last stage.
+Entry = Mapping[str, Array]  # Of one sensor: 'image', and what of it counts.
 
 
 class Features(NamedTuple):
@@ -14,12 +16,22 @@ class Features(NamedTuple):
 
   Attributes:
     maps: {'embed', 'stage_0', ..., 'final'}: [B, h, w, D], or [B, 2, h, w, D]
-      of a place before and after.
-    size: (H, W) of the images, in pixels.
+      of a place before and after; of several sensors see `encoder.tiles`.
+    size: (H, W) of what is predicted, in pixels.
   """
 
   maps: Mapping[str, Array]
   size: tuple[int, int]
+
+
+def check_pair(features: Features, spec: spec_lib.TaskSpec) -> None:
+  """Raises ValueError unless features are of two dates."""
+  shape = features.maps[spec.levels[0]].shape
+  if len(shape) != 5 or shape[1] != 2:
+    raise ValueError(
+      f'task.kind={spec.kind} needs the features of two dates, [B, 2, h, w, D],'
+      f' not {shape}; set data.pair=after.'
+    )
 
 
 class Task(Protocol):

@@ -1,15 +1,16 @@
-"""Encoders of a task: a model's forward pass as named maps of features."""
+"""Encoders of a task: a model's forward pass as features of a batch.
+
+Both are `encode(params, {sensor: entry}, *, mode, key, prototypes)`; entries
+are those of the labelled batches of `data`. The gates of a MAPEX-style model
+have their noise in fine-tuning too (NOT FOUND, DEFAULT).
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from rsfm_jax.models import build
-from rsfm_jax.models import mapex_spec
-from rsfm_jax.models import skysense_v2_spec
-from rsfm_jax.moe import expert_parallel
-from rsfm_jax.moe import experts
+from rsfm_jax.models import encoder
 from rsfm_jax.nn import batch_norm
 from rsfm_jax.tasks import contract
 
@@ -17,52 +18,59 @@ Array = jax.Array
 Tree = Any
 
 
-def single(
-  spec: Any,
-  *,
-  engine: experts.Engine = 'dropless',
-  placement: expert_parallel.Placement | None = None,
-):
+def single(spec: Any, *, engine: str = 'dropless', **options: Any):
   """An `Encode` of one image, or one of two dates, of one sensor.
-
-  SkySense V2 is used without its fusion, as the paper does for such tasks
-  (arXiv 2507.13812, downstream experiments). The gates of a MAPEX-style model
-  have their noise in fine-tuning too (NOT FOUND, DEFAULT).
 
   Args:
     spec: of the model.
     engine: of the experts; a dropped token is a hole in a dense prediction.
-    placement: where samples and experts live.
+    **options: of `encoder.images`.
   """
-  apply = build.build(spec).apply
-  fusing = isinstance(spec, skysense_v2_spec.SkySenseV2Spec)
-  keyed = fusing or isinstance(spec, mapex_spec.MapexSpec)
+  apply = encoder.images(spec, engine=engine, **options)
 
   def encode(
     params: Tree,
-    images: Mapping[str, Array],
+    entries: Mapping[str, contract.Entry],
     *,
     mode: batch_norm.Mode,
     key: Array | None = None,
+    prototypes: Array | None = None,
   ) -> contract.Features:
-    ((sensor, image),) = images.items()
-    dates = image.shape[1:-3]
-    options = {'key': key} if keyed else {}
-    if fusing:
-      options['fuse'] = False
-    out = apply(
-      params,
-      {sensor: image.reshape(-1, *image.shape[-3:])},
-      mode=mode,
-      engine=engine,
-      placement=placement,
-      **options,
-    )
-    maps = {name: found[sensor] for name, found in out.intermediates.items()}
-    maps[contract.FINAL] = out.features[sensor]
-    apart = lambda x: x.reshape(-1, *dates, *x.shape[1:])
-    return contract.Features(
-      {name: apart(x) for name, x in maps.items()}, image.shape[-3:-1]
-    )
+    del prototypes  # They know the fused features of several sensors alone.
+    ((sensor, entry),) = entries.items()
+    image = entry['image']
+    maps = apply(params, {sensor: image}, mode=mode, key=key)
+    return contract.Features(maps, image.shape[-3:-1])
+
+  return encode
+
+
+def tiles(
+  spec: Any,
+  *,
+  size: tuple[int, int],
+  engine: str = 'dropless',
+  **options: Any,
+):
+  """An `Encode` of a series of one sensor, or of several sensors.
+
+  Args:
+    spec: of a SkySense V2.
+    size: (H, W) of the target in pixels, which no sensor need have.
+    engine: see `single`.
+    **options: of `encoder.tiles`.
+  """
+  apply = encoder.tiles(spec, engine=engine, **options)
+
+  def encode(
+    params: Tree,
+    entries: Mapping[str, contract.Entry],
+    *,
+    mode: batch_norm.Mode,
+    key: Array | None = None,
+    prototypes: Array | None = None,
+  ) -> contract.Features:
+    maps = apply(params, entries, mode=mode, key=key, prototypes=prototypes)
+    return contract.Features(maps, size)
 
   return encode

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from rsfm_jax.core import rng
 from rsfm_jax.models import build as models
+from rsfm_jax.models import geo_context
 from rsfm_jax.nn import batch_norm
 from rsfm_jax.tasks import build
 from rsfm_jax.tasks import contract
@@ -21,12 +22,15 @@ Array = jax.Array
 Tree = Any
 Batch = Mapping[str, Mapping[str, Array]]
 Mode = batch_norm.Mode
-# `(params, {sensor: images}, *, mode, key) -> Features`.
+# `(params, {sensor: entry}, *, mode, key, prototypes) -> Features`.
 Encode = Callable[..., contract.Features]
 
 PLACE = 'place'  # What a batch says of the ground, beside its sensors.
 TARGET = 'target'
-STATISTICS = 'statistics'  # Of batch norms, in the state's extra.
+REGION = 'region'
+# In the state's extra: of batch norms, and what is known of regions, frozen.
+STATISTICS = 'statistics'
+PROTOTYPES = 'prototypes'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,18 +54,22 @@ class FineTuning:
   """The objective; its heads stand beside the encoder's parameters.
 
   Batches: {sensor: {'image' [B, (2,) H, W, C] normalised, with zeros where it
-  is not valid, ...}, 'place': {'target' [B, ...], 'valid' [B]}}. No balance
-  loss of experts is added (NOT FOUND in the papers, DEFAULT none).
+  is not valid, ...}, 'place': {'target' [B, ...], 'valid' [B]}}; of series
+  images are [B, T, H, W, C], and the place may have a 'region' i32[B]. No
+  balance loss of experts is added (NOT FOUND in the papers, DEFAULT none).
 
   Attributes:
     spec: see there.
-    encode: from a model's parameters and images to features.
+    encode: from a model's parameters and a batch to features.
     features: abstract, for the widths of the head.
+    prototypes: f32[R, Np, dp] of the regions, abstract; None for none. A new
+      state has zeros, of regions that are unknown.
   """
 
   spec: FineTuningSpec
   encode: Encode
   features: contract.Features
+  prototypes: jax.ShapeDtypeStruct | None = None
 
   @property
   def task(self) -> contract.Task:
@@ -79,17 +87,19 @@ class FineTuning:
     return nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
 
   def init(self, key: Array) -> tuple[Tree, Tree]:
-    """Parameters of the head, and the statistics of its batch norms."""
+    """Parameters of the head; statistics of batch norms, and prototypes."""
     _, params, seen = nnx.split(self._make(key), nnx.Param, nnx.BatchStat)
     statistics = nnx.to_pure_dict(seen)
     extra = {STATISTICS: statistics} if statistics else {}
+    if self.prototypes is not None:
+      extra[PROTOTYPES] = jnp.zeros(self.prototypes.shape, jnp.float32)
     return nnx.to_pure_dict(params), extra
 
   def outputs(
     self,
     params: Tree,
     extra: Tree,
-    images: Mapping[str, Array],
+    batch: Batch,
     *,
     mode: Mode,
     key: Array | None = None,
@@ -97,11 +107,16 @@ class FineTuning:
     """Scores of the head, and statistics as they are after it."""
     encoder = {k: v for k, v in params.items() if k != models.HEADS}
     frozen = self.spec.encoder == 'frozen'
+    context = None
+    if PROTOTYPES in extra:
+      region = batch[PLACE][REGION]
+      context = geo_context.lookup(extra[PROTOTYPES], region)
     features = self.encode(
       encoder,
-      images,
+      sensors_of(batch),
       mode='eval' if frozen else mode,
       key=None if key is None else rng.named(key, 'encoder'),
+      prototypes=context,
     )
     if frozen:
       features = features._replace(
@@ -122,7 +137,7 @@ class FineTuning:
   ) -> tuple[Array, dict[str, Any]]:
     """(scalar, {'train': named metrics, '_statistics': of batch norms})."""
     spec, target = self.spec.mixing, batch[PLACE][TARGET]
-    images = {s: e['image'] for s, e in batch.items() if s != PLACE}
+    images = {s: e['image'] for s, e in sensors_of(batch).items()}
     for sensor, image in images.items():
       if spec.erasing:
         draw = rng.named(key, 'erasing', sensor)
@@ -133,8 +148,9 @@ class FineTuning:
       mixed = {s: mixing_lib.mix(x, spec, key=draw) for s, x in images.items()}
       images = {s: found.image for s, found in mixed.items()}
       share = next(iter(mixed.values())).share
+    seen = {s: {**batch[s], 'image': x} for s, x in images.items()}
     scores, statistics = self.outputs(
-      params, extra, images, mode='train', key=key
+      params, extra, {**batch, **seen}, mode='train', key=key
     )
     value, metrics = self.task.loss(scores, target)
     if spec.mixup:
@@ -153,20 +169,21 @@ class FineTuning:
       return extra
     return extra | {STATISTICS: aux[f'_{STATISTICS}']}
 
-  def predict(
-    self, params: Tree, extra: Tree, images: Mapping[str, Array]
-  ) -> Array:
-    """Predictions of the task for images as in evaluation."""
-    scores, _ = self.outputs(params, extra, images, mode='eval')
+  def predict(self, params: Tree, extra: Tree, batch: Batch) -> Array:
+    """Predictions of the task for a batch as in evaluation."""
+    scores, _ = self.outputs(params, extra, batch, mode='eval')
     return self.task.predict(scores, size=self.features.size)
 
-  def averaged(
-    self, params: Tree, extra: Tree, images: Mapping[str, Array]
-  ) -> Array:
+  def averaged(self, params: Tree, extra: Tree, batch: Batch) -> Array:
     """Of a dense task, what overlapping windows are averaged by."""
-    scores, _ = self.outputs(params, extra, images, mode='eval')
+    scores, _ = self.outputs(params, extra, batch, mode='eval')
     return self.task.averaged(scores, size=self.features.size)
 
   def warnings(self, metrics: Mapping[str, Any]) -> dict[str, str]:
     del metrics
     return {}
+
+
+def sensors_of(batch: Batch) -> dict[str, contract.Entry]:
+  """{sensor: entry} of a batch, without what it says of the place."""
+  return {name: entry for name, entry in batch.items() if name != PLACE}

@@ -6,9 +6,18 @@ from typing import Literal, get_args
 
 from rsfm_jax.core import choices
 
-Kind = Literal['classes', 'labels', 'segmentation', 'change', 'scalar', 'map']
+Kind = Literal[
+  'classes',
+  'labels',
+  'segmentation',
+  'change',
+  'semantic_change',
+  'scalar',
+  'map',
+]
 KINDS = get_args(Kind)
-DENSE = ('segmentation', 'change', 'map')
+MAPPED = ('segmentation', 'change', 'map')  # One map of a scene.
+DENSE = (*MAPPED, 'semantic_change')
 # Which heads can do what.
 HEADS: dict[str, tuple[str, ...]] = {
   'classes': ('linear',),
@@ -16,6 +25,7 @@ HEADS: dict[str, tuple[str, ...]] = {
   'scalar': ('linear',),
   'segmentation': ('linear', 'fcn', 'upernet', 'unet'),
   'change': ('linear', 'fcn', 'upernet', 'unet', 'bit'),
+  'semantic_change': ('linear', 'fcn', 'upernet', 'unet'),
   'map': ('linear', 'fcn', 'upernet', 'unet'),
 }
 PYRAMIDS = ('upernet', 'unet')
@@ -28,7 +38,8 @@ class TaskSpec:
   Attributes:
     kind: 'classes' is one class per scene, 'labels' several; 'segmentation'
       one class per pixel; 'change' one class per pixel of two dates, compared
-      by the difference of their features; 'scalar' and 'map' are numbers per
+      by the difference of their features; 'semantic_change' the class of every
+      pixel at both dates; 'scalar' and 'map' are numbers per
       scene and per pixel.
     head: see `HEADS`.
     outputs: classes or labels; 1 for numbers.

@@ -8,6 +8,7 @@ from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import finetune
 from rsfm_jax.cli.systems import finetune_encoder
+from rsfm_jax.cli.systems import finetune_tiles
 from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.sensors import catalogue
 
@@ -17,8 +18,8 @@ PATHS = {
   for path in sorted(FOLDER.rglob('*.py'))
   if path.stem != 'base'
 }
-# arXiv 2507.13812, Tables 4, 6 and 7: pixels, rate, weight decay, layer decay,
-# schedule, head, loss.
+# arXiv 2507.13812, Tables 4, 6, 7 and 8: pixels, rate, weight decay, layer
+# decay, schedule, head, loss.
 PRINTED = {
   'dyna_pla': (1024, 1e-4, 0.01, 0.8, 'poly', 'upernet', 'cross_entropy'),
   'isaid': (896, 1e-4, 0.01, 0.8, 'poly', 'upernet', 'cross_entropy'),
@@ -38,6 +39,17 @@ PRINTED = {
     'linear',
     'soft_margin',
   ),
+  'dyna_mm': (1024, 6e-5, 0.01, 1.0, 'linear', 'upernet', 'cross_entropy'),
+  'pastis_mm': (4096, 6e-5, 0.01, 1.0, 'linear', 'fcn', 'cross_entropy'),
+  'bigearthnet_mm': (
+    128,
+    5e-5,
+    0.01,
+    1.0,
+    'multistep',
+    'linear',
+    'soft_margin',
+  ),
   'fmow_s2': (96, 8e-4, 0.05, 0.9, 'cosine', 'linear', 'cross_entropy'),
 }
 
@@ -49,10 +61,15 @@ def test_a_config_makes_every_spec(name):
   task = finetune.finetuning_spec(config).task
   assert task.outputs >= 1
   window = finetune.window(config)
-  bands = len(catalogue.get(config.data.sensor).bands)
+  sensors = finetune_tiles.sensors(config)
+  bands = tuple(len(catalogue.get(name).bands) for name in sensors)
   if isinstance(spec, skysense_v2_spec.SkySenseV2Spec):
-    assert spec.sensors == (config.data.sensor,) and spec.channels == (bands,)
-    assert window.size % spec.stride(config.data.sensor) == 0
+    assert spec.sensors == sensors and spec.channels == bands
+    assert bool(spec.fusion_depth) == (len(sensors) > 1)
+    sides = {
+      s: window.size // n for s, n in finetune_tiles.factors(config).items()
+    }
+    assert all(side % spec.stride(s) == 0 for s, side in sides.items())
   optim = compose.optimizer(config, total_steps=10_000, batch_size=1)
   assert 0 <= optim.warmup_steps < 10_000
   changed = configs.load(str(PATHS[name]), ['--config.optim.shape=cubic'])
@@ -75,7 +92,93 @@ def test_a_config_of_the_paper_says_what_it_prints(name):
   assert config.model.changes.drop_path == 0.2
 
 
-def test_all_of_the_papers_single_sensor_tables_are_there():
+def test_table_8_is_as_printed():
+  """Batch, steps or epochs, warm-up, pixels of each sensor, flips alone."""
+  found = {}
+  for name in ('dyna_mm', 'pastis_mm', 'bigearthnet_mm'):
+    c = configs.load(str(PATHS[name]))
+    found[name] = (
+      c.data.batch_size,
+      c.train.total_steps or c.train.total_epochs,
+      (c.optim.warmup_steps, c.optim.warmup_learning_rate),
+      tuple(
+        c.data.window.size // n for n in finetune_tiles.factors(c).values()
+      ),
+    )
+    assert c.data.window.symmetry == 'flip'
+    assert tuple(c.data.window.scale) == (1, 1)
+    assert c.model.changes.fusion_drop_path == 0.2
+  assert found == {
+    'dyna_mm': (8, 6_000, (150, 1e-6), (1024,) * 3),
+    'pastis_mm': (8, 20_000, (1500, 1e-6), (4096, 128, 128)),
+    'bigearthnet_mm': (256, 100, (None, 0.0), (128, 128)),
+  }
+
+
+def test_a_fold_trains_on_three_and_is_tested_on_the_fifth():
+  tested = []
+  for fold in range(1, 6):
+    data = configs.load(f'{PATHS["pastis_mm"]}:{fold}').data
+    used = [*data.train_split, data.val_split, data.test_split]
+    assert sorted(used) == [f'fold_{i}' for i in range(1, 6)]
+    tested.append(data.test_split)
+  assert len(set(tested)) == 5
+
+
+def test_grids_of_dyna_mm_meet_though_its_sensors_have_one_pixel_size():
+  config = configs.load(str(PATHS['dyna_mm']))
+  config.model.size, config.data.batch_size = 'tiny', 1
+  config.data.window.size = 128
+  config.model.changes = {}
+  built = finetune.model(config)
+  found = finetune.objective(config, built, total_steps=1)
+  assert {
+    name: x.shape[1:3]
+    for name, x in found.features.maps.items()
+    if name.endswith(('final', 'fused'))
+  } == dict.fromkeys(
+    [*(f'{s}/final' for s in config.data.sensors), 'fused'],
+    (128 // built.spec.stride('planetscope'),) * 2,
+  )
+
+
+@pytest.mark.parametrize(
+  'override, words',
+  [
+    ('--config.data.sensors=("opt","thermal")', 'config.data.sensors'),
+    ('--config.data.sensors=("opt","opt")', 'config.data.sensors'),
+    ('--config.data.pair=after', 'config.data.pair'),
+    ('--config.mixing.mixup=0.8', 'config.mixing.mixup'),
+    ('--config.data.window.form=area', 'config.data.window.form'),
+    ('--config.data.window.size=100', 'multiple of 32'),
+    ('--config.data.dates.sentinel1_grd=0', 'config.data.dates.sentinel1_grd'),
+    ('--config.model.system=mapex', 'config.data.sensors'),
+    ('--config.model.system=ringmoe', 'config.data.sensors'),
+  ],
+)
+def test_what_does_not_go_with_several_sensors_is_named(override, words):
+  overrides = [override, '--config.model.size=tiny']
+  config = configs.load(str(PATHS['pastis_mm']), overrides)
+  config.model.changes = {}
+  with pytest.raises(ValueError, match=words):
+    finetune_encoder.spec_of(config)
+
+
+def test_keys_of_several_sensors_are_refused_for_one():
+  config = configs.load(str(PATHS['aid']), ['--config.data.target_size=8'])
+  with pytest.raises(ValueError, match='target_size=8.*config.data.sensors'):
+    finetune_encoder.spec_of(config)
+
+
+def test_a_sensor_may_be_left_out_of_table_8():
+  config = configs.load(
+    str(PATHS['pastis_mm']), ['--config.data.sensors=("sentinel2_skysense",)']
+  )
+  assert finetune_encoder.spec_of(config).sensors == ('sentinel2_skysense',)
+  assert finetune_tiles.dates(config) == {'sentinel2_skysense': 61}
+
+
+def test_all_of_the_papers_tables_but_detection_are_there():
   known = {path.stem for path in (FOLDER / 'skysense_v2').glob('*.py')}
   assert known == set(PRINTED) | {'base'}
 
@@ -105,5 +208,5 @@ def test_a_wrong_value_is_named_by_its_key(override, words):
 
 def test_a_sensor_that_the_model_lacks_is_named():
   config = configs.load(str(PATHS['aid']), ['--config.data.sensor=sar_l1'])
-  with pytest.raises(ValueError, match='config.model.tokenizer'):
+  with pytest.raises(ValueError, match='config.model.tokenizers'):
     finetune_encoder.spec_of(config)

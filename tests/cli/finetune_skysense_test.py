@@ -7,6 +7,7 @@ import pytest
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import finetune
+from rsfm_jax.cli.systems import finetune_tiles
 from rsfm_jax.core import trees
 from rsfm_jax.data import store as stores
 from rsfm_jax.export import folder as folders
@@ -19,10 +20,10 @@ from rsfm_jax.train import writers
 FOLDER = pathlib.Path(__file__).parents[2] / 'configs/finetune/skysense_v2'
 SIZE, CLASSES = 16, 3
 SPEC = skysense_v2_spec.SkySenseV2Spec(
-  sensors=('opt', 'sentinel2_skysense'),
-  channels=(3, 10),
-  reduces=((True, True, False), (False,) * 3),
-  image_sizes=(16, 4),
+  sensors=('opt', 'sentinel2_skysense', 'sentinel1_grd'),
+  channels=(3, 10, 2),
+  reduces=((True, True, False), (False,) * 3, (False,) * 3),
+  image_sizes=(16, 4, 4),
   patch_size=2,
   embed_dim=8,
   depths=(1, 1, 1, 1),
@@ -36,9 +37,11 @@ SPEC = skysense_v2_spec.SkySenseV2Spec(
   fusion_heads=1,
   prototypes_dim=4,
 )
+TYPES = {'uint8': np.uint8, 'db': np.float32}
 # What each recipe measures, and what its store says of a scene.
 RECIPES = {
   'bigearthnet_s2': 'bits',
+  'bigearthnet_mm': 'bits',
   'potsdam': 'mask',
   'oscd': 'change',
 }
@@ -46,7 +49,7 @@ RECIPES = {
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  """A model folder of random weights; both sensors with statistics."""
+  """A model folder of random weights; all sensors with statistics."""
   folder = tmp_path_factory.mktemp('model') / 'skysense'
   draw = np.random.default_rng(0)
   params = trees.map_named(
@@ -87,27 +90,29 @@ def flat(bands):
   ).to_json()
 
 
+def pixels(draw, sensor):
+  made = draw.integers(1, 200, size=(SIZE, SIZE, len(sensor.bands)))
+  return made.astype(TYPES.get(sensor.units, np.uint16))
+
+
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
   """One store per recipe, twelve samples for training, two of each other."""
   folder, draw = tmp_path_factory.mktemp('stores'), np.random.default_rng(1)
   for name, kind in RECIPES.items():
-    sensor = catalogue.get(configs.load(str(FOLDER / f'{name}.py')).data.sensor)
-    made = lambda s=sensor: draw.integers(
-      1, 200, size=(SIZE, SIZE, len(s.bands))
-    ).astype(np.uint8 if s.units == 'uint8' else np.uint16)
+    config = configs.load(str(FOLDER / f'{name}.py'))
+    seen = {s: catalogue.get(s) for s in finetune_tiles.sensors(config)}
     with stores.StoreWriter(
-      folder / name, sensors={sensor.name: sensor}, classes=list('abc')
+      folder / name, sensors=seen, classes=list('abc')
     ) as writer:
       for i in range(16):
         codes = draw.integers(CLASSES, size=(SIZE, SIZE)).astype(np.uint8)
-        arrays = {f'{sensor.name}/image': made()}
+        arrays = {f'{s}/image': pixels(draw, x) for s, x in seen.items()}
         if kind == 'mask':
           arrays['mask'] = codes
         if kind == 'change':
-          arrays |= {
-            f'{sensor.name}/after': made(), 'change': codes // 2,
-          }  # fmt: skip
+          arrays |= {f'{s}/after': pixels(draw, x) for s, x in seen.items()}
+          arrays['change'] = codes // 2
         split = ('train', 'val', 'test')[max(i - 11, 0) // 2]
         label = {'label': i % 3, 'bits': [1, i % 2, i % 3 // 2]}.get(kind)
         writer.add(arrays, id=f'{name}{i}', split=split, label=label)
@@ -147,6 +152,6 @@ def test_a_tokenizer_of_other_bands_must_be_allowed_to_start_anew(
   model, root, tmp_path
 ):
   c = small('potsdam', model, root)
-  c.model.tokenizer = 'sentinel2_skysense'
+  c.model.tokenizers.irrg_aerial = 'sentinel2_skysense'
   with pytest.raises(ValueError, match='embed/irrg_aerial/kernel.*model.fresh'):
     finetune.train(c, tmp_path)

@@ -15,8 +15,9 @@ from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.models import build
+from rsfm_jax.models import clean
+from rsfm_jax.models import encoder
 from rsfm_jax.models import sizes
-from rsfm_jax.objectives import clean
 from rsfm_jax.objectives import semantic
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import regions
@@ -303,7 +304,7 @@ def test_the_verb_probes_all_sensors_and_dates(
 def test_means_are_over_the_dates_that_count():
   values = jnp.arange(12.0).reshape(2, 3, 2)
   valid = jnp.array([[True, False, True], [False] * 3])
-  got = encoders.over_dates(jnp.where(valid[..., None], values, jnp.nan), valid)
+  got = encoder.over_dates(jnp.where(valid[..., None], values, jnp.nan), valid)
   np.testing.assert_array_equal(got, [[2.0, 3.0], [0.0, 0.0]])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def objective(kind, size):
   encode = encoders.single(SPEC)
   image = jax.ShapeDtypeStruct((1, *dates, *size, len(BANDS)), np.float32)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {SENSOR: x}, mode='eval').maps),
+    lambda p, x: encode(p, {SENSOR: {'image': x}}, mode='eval').maps,
     build.build(SPEC).abstract,
     image,
   )
@@ -317,9 +318,9 @@ def test_embeddings_have_a_pixel_per_token(
   padded = np.zeros((1, 96, 80, len(BANDS)), np.float32)
   padded[0, :, :78] = (image.astype(np.float32) - 120) / 50
   encode = encoders.single(SPEC)
-  want = jax.jit(lambda p, x: encode(p, {SENSOR: x}, mode='eval').maps)(
-    parameters, padded
-  )
+  want = jax.jit(
+    lambda p, x: encode(p, {SENSOR: {'image': x}}, mode='eval').maps
+  )(parameters, padded)
   with rasterio.open(out) as file:
     found = np.moveaxis(file.read(), 0, -1)
     assert file.transform == TRANSFORM * rasterio.Affine.scale(4)
@@ -333,6 +334,15 @@ def test_a_model_without_a_head_has_no_classes(
   scene = write(tmp_path / 's.tif', pixels(96, 78))
   assert predict(encoder_folder, scene, '--out', tmp_path / 'm.tif') == 2
   assert 'has no task head' in capsys.readouterr().err
+
+
+def test_a_model_of_several_sensors_makes_no_map(tuned, tmp_path, capsys):
+  run = shutil.copytree(tuned('segmentation')[0], tmp_path / 'run')
+  config = {'data': {'window': {'size': 32}, 'sensors': [SENSOR]}}
+  (run / 'config.json').write_text(json.dumps(config))
+  scene = write(tmp_path / 's.tif', pixels(96, 78))
+  assert predict(run, scene, '--out', tmp_path / 'm.tif') == 2
+  assert 'config.data.sensors' in capsys.readouterr().err
 
 
 def test_a_head_of_scenes_makes_no_map(small, capsys):

@@ -250,3 +250,25 @@ def test_a_target_of_the_wrong_place_is_refused():
     labelled_cut.Target(name='mask', kind='class', classes=3)
   with pytest.raises(ValueError, match="data.target='label'"):
     labelled_cut.Target(name='label', kind='codes', classes=3)
+
+
+def test_a_target_of_two_dates_is_cut_as_its_images_are(tmp_path):
+  rng = np.random.default_rng(1)
+
+  def later(i):
+    one = sample(rng)
+    return {'opt/after': one['opt/image'], 'mask_after': one['mask']}
+
+  both = labelled_cut.Target(name='mask', kind='codes', classes=5, pair='after')
+  one = data(make(tmp_path / 's', later), both, pair='after')
+  window = labelled_cut.Window(size=5, form='scale', symmetry='d4')
+  batch = first(one, window)
+  target = batch['place']['target']
+  assert target.shape == (4, *both.shape(5)) == (4, 2, 5, 5)
+  mean, std = (getattr(one.statistics, n)[0] for n in ('mean', 'std'))
+  red = batch['opt']['image'][..., 0] * std + mean
+  np.testing.assert_allclose(red, 40.0 * target, atol=1e-3)
+  assert (target[:, 0] != target[:, 1]).any()
+  alone = data(make(tmp_path / 't'), both)
+  with pytest.raises(ValueError, match="'mask_after'"):
+    first(alone, window)

@@ -26,10 +26,18 @@ def made():
     'labels': (RNG.normal(size=(3, 3)), RNG.integers(2, size=(3, 3))),
     'segmentation': (found, target),
     'map': (numbers, holes),
+    'semantic_change': pairs(),
   }
 
 
-@pytest.mark.parametrize('kind', ['classes', 'labels', 'segmentation', 'map'])
+def pairs(classes=3):
+  shape = (3, 2, 4, 5)
+  return RNG.integers(classes, size=shape), RNG.integers(classes, size=shape)
+
+
+@pytest.mark.parametrize(
+  'kind', ['classes', 'labels', 'segmentation', 'map', 'semantic_change']
+)
 def test_a_draw_is_an_outcome_of_the_samples_drawn(kind):
   found, target = made()[kind]
   whole = outcomes.of_task(kind, found, target, outputs=3)
@@ -97,3 +105,54 @@ def test_windows_of_one_image_are_one_sample_of_a_bootstrap():
   assert len(parts) == 3
   assert parts.measure() == whole.measure()
   assert (parts.tables[1] == whole.tables[0]).all()
+
+
+def slow_scores(found, target, classes):
+  """SCS of DynamicEarthNet, pixel by pixel: (sc, bc, scs)."""
+  both = either = 0
+  hits, wrong, missed = np.zeros((3, classes))
+  for one, truth in zip(found, target):
+    for i in np.ndindex(truth.shape[1:]):
+      before, after = (int(date[i]) for date in truth)
+      if 255 in (before, after):
+        continue
+      guess = int(one[1][i])
+      changes, says = before != after, one[0][i] != one[1][i]
+      both += changes and says
+      either += changes or says
+      if changes:
+        hits[after] += guess == after
+        missed[after] += guess != after
+        wrong[guess] += guess != after
+  present = hits + missed > 0
+  iou = hits[present] / (hits + missed + wrong)[present]
+  return iou.mean(), both / either, (iou.mean() + both / either) / 2
+
+
+def test_semantic_change_against_a_loop_over_pixels():
+  found, target = pairs(classes=4)
+  # A class that is only predicted takes no part in the mean, though it costs.
+  target = np.minimum(target, 2)
+  target[0, 1, 0], target[1, 0, :, 2] = 255, 255
+  measured = outcomes.of_task('semantic_change', found, target, outputs=4)
+  sc, bc, scs = slow_scores(found, target, 4)
+  got = measured.measure()
+  assert (got['sc'], got['bc'], got['scs']) == pytest.approx((sc, bc, scs))
+  perfect = outcomes.of_task('semantic_change', target % 255, target, outputs=4)
+  assert perfect.measure() == {'sc': 1, 'bc': 1, 'scs': 1, 'miou': 1}
+
+
+def test_a_pixel_without_a_label_at_either_date_changes_no_score():
+  found, target = pairs()
+  target[0, 0, 0] = 255
+  one = outcomes.of_task('semantic_change', found, target, outputs=3)
+  found[0, 1, 0] = (found[0, 1, 0] + 1) % 3
+  again = outcomes.of_task('semantic_change', found, target, outputs=3)
+  for name in ('sc', 'bc', 'scs'):
+    assert one.measure()[name] == again.measure()[name]
+
+
+def test_what_never_changes_has_no_semantic_score():
+  same = np.zeros((1, 2, 2, 2), int)
+  measured = outcomes.of_task('semantic_change', same, same, outputs=3)
+  assert measured.measure() == {'sc': 0, 'bc': 0, 'scs': 0, 'miou': 1}

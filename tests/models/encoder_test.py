@@ -36,14 +36,17 @@ def test_fusion_is_left_out_where_there_is_one_sensor(monkeypatch):
   def build_(spec):
     def apply(params, images, **options):
       told.update(options)
-      return skysense_v2.Output({'opt': 1}, None, {'embed': {'opt': 2}}, None)
+      levels = {'embed': {'opt': images['opt'] + 1}}
+      return skysense_v2.Output(images, None, levels, None)
 
     return build.Model(spec, None, apply, None)
 
   monkeypatch.setattr(build, 'build', build_)
-  maps = encoder.encoder(SKYSENSE, 'opt', engine='oracle')({}, 0)
-  assert maps == {'embed': 2, 'final': 1}
-  assert told == {'mode': 'eval', 'engine': 'oracle', 'fuse': False}
+  image = np.zeros((2, 1, 1, 3))
+  maps = encoder.encoder(SKYSENSE, 'opt', engine='oracle')({}, image)
+  assert (maps['embed'] == 1).all() and (maps['final'] == 0).all()
+  assert told['mode'] == 'eval' and told['engine'] == 'oracle'
+  assert told['fuse'] is False
 
 
 def test_images_have_the_size_that_the_sensor_was_made_for():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rsfm_jax.models import geo_context
 from rsfm_jax.objectives import geo_prototypes
 from rsfm_jax.objectives import sinkhorn
 from rsfm_jax.sharding import mesh as meshes
@@ -64,7 +65,7 @@ def test_numbers_that_are_no_region_are_ignored():
   np.testing.assert_array_equal(sums.count, [0, 1, 0, 0, 0, 0])
   alone = statistics(start, x[1:2], np.array([1], 'int32'))
   np.testing.assert_allclose(sums.total, alone.total, atol=FLOAT32)
-  found = geo_prototypes.lookup(start, np.array([-1, 1, REGIONS], 'int32'))
+  found = geo_context.lookup(start, np.array([-1, 1, REGIONS], 'int32'))
   np.testing.assert_array_equal(found[jnp.array([0, 2])], 0)
   np.testing.assert_array_equal(found[1], start[1])
 

@@ -21,6 +21,7 @@ TARGETS = {
   'labels': lambda draw: draw.integers(2, size=(BATCH, 3)),
   'segmentation': lambda draw: draw.integers(3, size=(BATCH, SIZE, SIZE)),
   'change': lambda draw: draw.integers(2, size=(BATCH, SIZE, SIZE)),
+  'semantic_change': lambda draw: draw.integers(3, size=(BATCH, 2, SIZE, SIZE)),
   'scalar': lambda draw: draw.normal(size=BATCH).astype(np.float32),
   'map': lambda draw: draw.normal(size=(BATCH, SIZE, SIZE)).astype(np.float32),
 }
@@ -29,10 +30,11 @@ CASES = [
 ]
 
 
-def encode(params, images, *, mode, key=None):
+def encode(params, entries, *, mode, key=None, prototypes=None):
   """Means of patches of 2 and 4 pixels, times a matrix."""
-  del mode, key
-  ((_, image),) = images.items()
+  del mode, key, prototypes
+  ((_, entry),) = entries.items()
+  image = entry['image']
   flat = image.reshape(-1, *image.shape[-3:])
   maps = {}
   for i, patch in enumerate((2, 4)):
@@ -64,11 +66,11 @@ def task_spec(kind, head, changes=None):
 
 def case(kind, head, changes=None, **options):
   """(objective, params, extra, batch)."""
-  dates = (2,) if kind == 'change' else ()
+  dates = (2,) if 'change' in kind else ()
   image = jax.ShapeDtypeStruct((BATCH, *dates, SIZE, SIZE, 3), jnp.float32)
   encoder = {'kernel': jax.random.normal(jax.random.key(5), (3, 4))}
   maps = jax.eval_shape(
-    lambda x: dict(encode(encoder, {'opt': x}, mode='eval').maps), image
+    lambda x: encode(encoder, {'opt': {'image': x}}, mode='eval').maps, image
   )
   objective = finetuning.FineTuning(
     finetuning.FineTuningSpec(task=task_spec(kind, head, changes), **options),
@@ -105,10 +107,10 @@ def test_every_head_learns_its_target_a_little(kind, head):
   (after, _), _ = step(jax.tree.map(lambda p, g: p - rate * g, params, grads))
   assert after < before
   assert ('_statistics' in aux) == (head not in ('linear',))
-  images = {'opt': batch['opt']['image']}
-  found = objective.predict(params, extra, images)
+  found = objective.predict(params, extra, batch)
   if kind in spec_lib.DENSE:
-    assert found.shape == (BATCH, SIZE, SIZE)
+    dates = (2,) if kind == 'semantic_change' else ()
+    assert found.shape == (BATCH, *dates, SIZE, SIZE)
   else:
     assert len(found) == BATCH
 
@@ -128,8 +130,7 @@ def test_statistics_move_after_an_update_only():
   moved = trees.flatten(new['statistics'])
   assert old.keys() == moved.keys()
   assert any((old[n] != moved[n]).any() for n in old)
-  images = {'opt': batch['opt']['image']}
-  one = objective.outputs(params, extra, images, mode='eval')[1]
+  one = objective.outputs(params, extra, batch, mode='eval')[1]
   kept = trees.flatten(one)
   assert all((old[n] == kept[n]).all() for n in old)
 
@@ -178,8 +179,7 @@ def test_one_score_of_change_counts_every_code_above_zero_as_change():
   plain, _ = value(objective, params, extra, batch)
   batch['place']['target'] = 3 * batch['place']['target']
   assert value(objective, params, extra, batch)[0] == plain
-  images = {'opt': batch['opt']['image']}
-  assert set(np.unique(objective.predict(params, extra, images))) <= {0, 1}
+  assert set(np.unique(objective.predict(params, extra, batch))) <= {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,8 @@ def test_what_windows_are_averaged_by_agrees_with_predictions(
   kind, head, changes
 ):
   objective, params, extra, batch = case(kind, head, changes)
-  images = {'opt': batch['opt']['image']}
-  found = objective.averaged(params, extra, images)
-  want = objective.predict(params, extra, images)
+  found = objective.averaged(params, extra, batch)
+  want = objective.predict(params, extra, batch)
   if kind == 'map':
     np.testing.assert_array_equal(found[..., 0], want)
     return
@@ -219,8 +218,50 @@ def test_maps_that_do_not_fit_a_head_are_named(changes, words):
     case('segmentation', 'linear', changes)
 
 
-def test_change_needs_two_dates():
+@pytest.mark.parametrize('kind', ['change', 'semantic_change'])
+def test_change_needs_two_dates(kind):
   objective, *_ = case('segmentation', 'linear')
-  spec = finetuning.FineTuningSpec(task=task_spec('change', 'linear'))
+  spec = finetuning.FineTuningSpec(task=task_spec(kind, 'linear'))
   with pytest.raises(ValueError, match='data.pair=after'):
     dataclasses.replace(objective, spec=spec).init(jax.random.key(0))
+
+
+def test_semantic_change_segments_each_date_by_itself():
+  objective, params, extra, batch = case('semantic_change', 'linear')
+  found = objective.predict(params, extra, batch)
+  assert found.shape == (BATCH, 2, SIZE, SIZE)
+  alone = case('segmentation', 'linear')[0]
+  losses_ = []
+  for date in range(2):
+    one = {
+      'opt': {'image': batch['opt']['image'][:, date]},
+      'place': {'target': batch['place']['target'][:, date]},
+    }
+    losses_.append(value(alone, params, extra, one)[0])
+    np.testing.assert_array_equal(
+      found[:, date], alone.predict(params, extra, one)
+    )
+  whole, _ = value(objective, params, extra, batch)
+  np.testing.assert_allclose(whole, np.mean(losses_), rtol=1e-6)
+
+
+def test_frozen_prototypes_are_looked_up_by_region():
+  objective, params, extra, batch = case('classes', 'linear')
+  known = jax.ShapeDtypeStruct((3, 2, 4), jnp.float32)
+  asked = []
+
+  def spy(*args, prototypes=None, **options):
+    asked.append(prototypes)
+    return encode(*args, **options)
+
+  objective = dataclasses.replace(objective, encode=spy, prototypes=known)
+  _, extra = objective.init(jax.random.key(0))
+  assert not extra['prototypes'].any()
+  table = jnp.arange(24.0).reshape(3, 2, 4)
+  batch['place']['region'] = jnp.array([2, 0, -1, 3])
+  state = extra | {'prototypes': table}
+  _, aux = value(objective, params, state, batch)
+  want = jnp.stack([table[2], table[0], 0 * table[0], 0 * table[0]])
+  np.testing.assert_array_equal(asked[-1], want)
+  kept = objective.after_update(params, state, aux, 0)['prototypes']
+  assert kept is table

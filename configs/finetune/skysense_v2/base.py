@@ -1,4 +1,4 @@
-"""What the fine-tunings of SkySense V2's Tables 4, 6 and 7 share.
+"""What the fine-tunings of SkySense V2's Tables 4, 6, 7 and 8 share.
 
 arXiv 2507.13812: AdamW and drop path 0.2 everywhere, flips with probability
 0.5, the teacher's weights, for one sensor without the fusion. Layer-wise decay
@@ -12,8 +12,7 @@ and `--config.model.checkpoint=RUN`, a pre-training of
 the pre-training, on fewer devices.
 
 Not here: Table 5 (DIOR, DIOR-R, FAIR1M), since the project has no detection
-heads, and Table 8 (Dyna.-MM, PASTIS-MM, BEN-MM), whose several sensors and
-series the fine-tuning does not read yet.
+heads.
 """
 
 from configs import finetune_base
@@ -33,6 +32,17 @@ def get_config(store: str, sensor: str, size: int):
   c.data.window.size = size
   c.data.window.symmetry = 'flip'
   c.optim.layer_decay = 0.9
+  return c
+
+
+def several(store: str, sensors: tuple[str, ...], size: int):
+  """Table 8: the fusion over sensors and dates, with the prototypes."""
+  c = get_config(store, '', size)
+  c.model.changes['fusion_drop_path'] = 0.2
+  c.data.sensors = sensors
+  c.data.window.form = 'scale'  # A plain crop; no augmentation but flips.
+  c.task.levels = ('fused',)
+  c.optim.layer_decay = 1.0
   return c
 
 

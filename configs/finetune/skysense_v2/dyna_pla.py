@@ -11,7 +11,7 @@ def get_config():
   c = base.dense(
     base.get_config('dyna_pla', 'planetscope', 1024), classes=6, metric='miou'
   )
-  c.model.tokenizer = 'opt'
+  c.model.tokenizers.planetscope = 'opt'
   c.model.fresh = ('embed/planetscope/kernel',)
   c.data.normalisation = 'dataset'
   c.data.batch_size = 8

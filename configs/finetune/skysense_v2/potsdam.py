@@ -13,7 +13,7 @@ def get_config():
     classes=6,
     metric='macro_f1',
   )
-  c.model.tokenizer = 'opt'
+  c.model.tokenizers.irrg_aerial = 'opt'
   c.data.normalisation = 'dataset'
   c.data.batch_size = 16
   c.data.window.update(form='scale', scale=(0.5, 2.0))

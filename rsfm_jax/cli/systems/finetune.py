@@ -6,12 +6,12 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli.systems import finetune_encoder as encoder
+from rsfm_jax.cli.systems import finetune_tiles as tiles
 from rsfm_jax.cli.systems import found as found_lib
 from rsfm_jax.core import choices
 from rsfm_jax.core import log
@@ -41,6 +41,7 @@ _TARGETS = {
   'scalar': 'number',
   'segmentation': 'codes',
   'change': 'codes',
+  'semantic_change': 'codes',
   'map': 'numbers',
 }
 _TRAIN_PER_FORWARD = 3
@@ -49,7 +50,7 @@ _TRAIN_PER_FORWARD = 3
 class Stream(NamedTuple):
   """A labelled store and the samples that are trained on."""
 
-  data: labelled.Labelled
+  data: labelled.Data
   indices: np.ndarray
 
 
@@ -69,18 +70,22 @@ def objective(
   del total_steps
   store = found.streams[0].data.store if found else None
   spec = finetuning_spec(config, store)
-  encode = encoders.single(
-    built.spec, engine=config.model.engine, placement=placement
-  )
-  image = jax.ShapeDtypeStruct(_image_shape(config), jnp.float32)
+  side = tiles.target_size(config)
+  options = {'engine': config.model.engine, 'placement': placement}
+  if tiles.used(config):
+    encode = encoders.tiles(
+      built.spec, size=(side, side), reduces=tiles.reduces(config), **options
+    )
+  else:
+    encode = encoders.single(built.spec, **options)
   maps = jax.eval_shape(
-    lambda p, x: dict(encode(p, {config.data.sensor: x}, mode='eval').maps),
+    lambda p, x: encode(p, x, mode='eval').maps,
     built.abstract,
-    image,
+    finetuning.sensors_of(_abstract(config)),
   )
-  size = tuple(image.shape[-3:-1])
-  features = task_contract.Features(maps, size)
-  return finetuning.FineTuning(spec, encode, features)
+  features = task_contract.Features(maps, (side, side))
+  known = encoder.prototypes(config, built.spec)
+  return finetuning.FineTuning(spec, encode, features, known)
 
 
 def finetuning_spec(
@@ -111,21 +116,35 @@ def finetuning_spec(
 
 def data(config: config_dict.ConfigDict) -> found_lib.Data:
   """Opens the store; normalises as the encoder was, or by its own pixels."""
-  encoder.spec_of(config)  # Does the model have the sensor at all?
+  spec = encoder.spec_of(config)  # Does the model have the sensors at all?
   section = config.data
   store = stores.Store(pathlib.Path(section.root) / section.store)
-  sensor, statistics = encoder.sensor_of(config, store)
-  one = labelled.Labelled(
-    store=store,
-    sensor=sensor,
-    target=target(config, store),
-    statistics=statistics,
-    pair=section.pair,
-    missing_bands=section.missing_bands,
-  )
+  names = tiles.sensors(config)
+  found = {name: encoder.sensor_of(config, store, name) for name in names}
+  contracts = {name: sensor for name, (sensor, _) in found.items()}
+  statistics = {name: known for name, (_, known) in found.items() if known}
+  if tiles.used(config):
+    known = encoder.prototypes(config, spec)
+    one = tiles.labelled(
+      config,
+      store,
+      contracts,
+      statistics,
+      target(config, store),
+      regions=known.shape[0] if known else 1,
+    )
+  else:
+    one = labelled.Labelled(
+      store=store,
+      sensor=contracts[section.sensor],
+      target=target(config, store),
+      statistics=statistics.get(section.sensor),
+      pair=section.pair,
+      missing_bands=section.missing_bands,
+    )
   indices = labelled.chosen(
     one,
-    section.train_split,
+    encoder.train_splits(config),
     fraction=section.label_fraction,
     seed=config.seed,
   )
@@ -134,8 +153,8 @@ def data(config: config_dict.ConfigDict) -> found_lib.Data:
   log.info('%d labelled samples of %s', len(indices), store.folder)
   return found_lib.Data(
     [Stream(one, indices)],
-    {sensor.name: sensor},
-    {} if statistics is None else {sensor.name: statistics},
+    contracts,
+    statistics,
     section.batch_size,
     len(indices),
   )
@@ -153,8 +172,18 @@ def target(
     outputs = 2  # One score for two codes.
   if kind in ('scalar', 'map'):
     outputs = 0
+  return _target(config, outputs)
+
+
+def _target(
+  config: config_dict.ConfigDict, classes: int
+) -> labelled_cut.Target:
+  kind = config.task.kind
   return labelled_cut.Target(
-    name=config.data.target, kind=_TARGETS[kind], classes=outputs
+    name=config.data.target,
+    kind=_TARGETS[kind],
+    classes=classes,
+    pair='after' if kind == 'semantic_change' else 'none',
   )
 
 
@@ -174,10 +203,11 @@ def _outputs(config: config_dict.ConfigDict, store: stores.Store | None) -> int:
 def _overlap(config: config_dict.ConfigDict, store: stores.Store) -> str:
   """Whether two splits of the config are one."""
   section = config.data
-  splits = [section.train_split, section.val_split, section.test_split]
-  if splits[0] in splits[1:]:
+  splits = encoder.train_splits(config)
+  if {section.val_split, section.test_split} & set(splits):
     return (
-      f'config.data.train_split={splits[0]!r} is also evaluated on; choose '
+      f'config.data.train_split={section.train_split!r} is also evaluated on; '
+      'choose '
       f'other splits of {sorted({s for s in store.column("split") if s})}'
     )
   return ''
@@ -208,9 +238,12 @@ def evaluation_batches(
   config: config_dict.ConfigDict, found: found_lib.Data, split: str
 ) -> Iterator[Any]:
   """A split once, in the size that the model is trained on."""
-  (stream,) = found.streams
+  ((data, _),) = found.streams
+  if tiles.used(config):
+    dates = tiles.evaluation_dates(config)
+    data = dataclasses.replace(data, dates=dates)
   return labelled_evaluation.batches(
-    stream.data,
+    data,
     split,
     config.data.batch_size,
     fit=config.evaluation.fit,
@@ -226,17 +259,11 @@ def window(config: config_dict.ConfigDict) -> labelled_cut.Window:
 
 
 def images_per_step(config: config_dict.ConfigDict) -> dict[str, int]:
-  """Images that pass the encoder: of a pair both."""
+  """Images that pass the encoder, of a pair both; or tiles."""
+  if tiles.used(config):
+    return {'tile': config.data.batch_size}
   dates = 2 if config.data.pair == 'after' else 1
   return {config.data.sensor: dates * config.data.batch_size}
-
-
-def _image_shape(config: config_dict.ConfigDict) -> tuple[int, ...]:
-  """[B, (2,) H, W, C] of a global batch."""
-  section, side = config.data, config.data.window.size
-  dates = (2,) if section.pair == 'after' else ()
-  bands = len(catalogue.get(section.sensor).bands)
-  return section.batch_size, *dates, side, side, bands
 
 
 def abstract_batch(
@@ -245,30 +272,33 @@ def abstract_batch(
   """What the pipeline yields for a global batch, with shardings."""
   del spec
   sharding = meshes.batch_sharding(mesh)
-  *front, side, _, bands = _image_shape(config)
-  kind = _TARGETS[config.task.kind]
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    _abstract(config),
+  )
+
+
+def _abstract(
+  config: config_dict.ConfigDict,
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+  """{part: {array: shape and dtype}} of a global batch."""
+  section, kind = config.data, _TARGETS[config.task.kind]
   if kind == 'bits' and config.task.outputs is None:
     raise ValueError('config.task.outputs: say how many labels there are.')
-  shape = {
-    'bits': (config.task.outputs,),
-    'codes': (side, side),
-    'numbers': (side, side),
-  }.get(kind, ())
-
-  def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
+  wanted = _target(config, config.task.outputs or 0)
+  if tiles.used(config):
+    found = tiles.shapes(config, wanted)
+  else:
+    found = labelled.shapes(
+      catalogue.get(section.sensor),
+      wanted,
+      batch_size=section.batch_size,
+      size=section.window.size,
+      pair=section.pair,
+    )
   return {
-    config.data.sensor: {
-      'image': array(jnp.float32, *front, side, side, bands),
-      'band_valid': array(jnp.bool_, *front, bands),
-      'pixel_valid': array(jnp.bool_, *front, side, side),
-      'valid': array(jnp.bool_, front[0]),
-    },
-    labelled_cut.PLACE: {
-      'target': array(labelled_cut.DTYPES[kind], front[0], *shape),
-      'valid': array(jnp.bool_, front[0]),
-    },
+    part: {name: jax.ShapeDtypeStruct(*like) for name, like in arrays.items()}
+    for part, arrays in found.items()
   }
 
 
@@ -276,6 +306,8 @@ def flops(config: config_dict.ConfigDict, spec: Any) -> int:
   """Model FLOPs of a step: the encoder, forward and, if trained, backward."""
   ((sensor, count),) = images_per_step(config).items()
   times = 1 if config.model.encoder == 'frozen' else _TRAIN_PER_FORWARD
+  if tiles.used(config):
+    return times * count * tiles.flops(config, spec)
   if isinstance(spec, ringmoe.RingMoESpec):
     return times * count * accounting.flops(spec, sensor)
   if isinstance(spec, mapex_spec.MapexSpec):

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 import numpy as np
 
 from rsfm_jax.cli import models as opening
+from rsfm_jax.cli.systems import finetune_tiles as tiles
 from rsfm_jax.core import choices
 from rsfm_jax.core import log
 from rsfm_jax.core import trees
@@ -23,7 +24,10 @@ from rsfm_jax.models import sizes
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
+from rsfm_jax.tasks import finetuning
 
+# Where parameters lie of which each sensor has its own.
+_OF_SENSOR = r'embed|stage_\d+/(?:prompts|positions)|fusion/(?:input|up)'
 _SIZES = {
   'ringmoe': sizes.ringmoe_spec,
   'skysense_v2': sizes.skysense_v2_spec,
@@ -34,9 +38,9 @@ _SIZES = {
 def spec_of(config: config_dict.ConfigDict) -> Any:
   """Of the encoder: the checkpoint's, else of a named size; with changes.
 
-  SkySense V2 keeps the tokenizer of one sensor and neither fusion nor
-  geo-context, as for the paper's single-sensor tasks (arXiv 2507.13812); a
-  RingMoE its decoders no more, a MAPEX-style model its decoder no more.
+  SkySense V2 keeps the tokenizers of the sensors that it sees, and fusion and
+  geo-context where the head reads fused features (arXiv 2507.13812, section
+  4.1); a RingMoE its decoders no more, a MAPEX-style model its decoder no more.
   """
   section = config.model
   if section.checkpoint:
@@ -48,12 +52,16 @@ def spec_of(config: config_dict.ConfigDict) -> Any:
   known = {field.name for field in dataclasses.fields(spec)}
   for name in changes:
     choices.check(name, known, key='key of config.model.changes')
-  spec = _of_sensor(spec, config)
+  if tiles.used(config):
+    tiles.check(config, spec)
+  else:
+    tiles.check_unused(config)
+  spec = _of_sensors(spec, config)
   return dataclasses.replace(spec, **changes)
 
 
-def _of_sensor(spec: Any, config: config_dict.ConfigDict) -> Any:
-  """The spec with what one sensor needs."""
+def _of_sensors(spec: Any, config: config_dict.ConfigDict) -> Any:
+  """The spec with what the sensors need."""
   sensor = config.data.sensor
   if isinstance(spec, ringmoe.RingMoESpec):
     choices.check(sensor, spec.sensors, key='config.data.sensor')
@@ -61,31 +69,57 @@ def _of_sensor(spec: Any, config: config_dict.ConfigDict) -> Any:
   if isinstance(spec, mapex_spec.MapexSpec):
     choices.check(sensor, spec.sensors, key='config.data.sensor')
     return dataclasses.replace(spec, decoder_depth=0)
-  like = _tokenizer(config)
-  choices.check(like, spec.sensors, key='config.model.tokenizer')
-  channels = spec.of('channels', like)
-  if sensor != like:
-    channels = len(catalogue.get(sensor).bands)
+  places = _tokenizers(config)
+  for sensor, like in places.items():
+    key = f'config.model.tokenizers of {sensor}'
+    choices.check(like, spec.sensors, key=key)
+  of = lambda field: tuple(spec.of(field, like) for like in places.values())
+  fused = tiles.fused(config) and spec.fusion_depth
   return dataclasses.replace(
     spec,
-    sensors=(sensor,),
-    channels=(channels,),
-    reduces=(spec.of('reduces', like),),
-    image_sizes=(spec.of('image_sizes', like),),
-    fusion_depth=0,
-    prototypes_dim=0,
+    sensors=tuple(places),
+    channels=tuple(
+      spec.of('channels', like) if s == like else len(catalogue.get(s).bands)
+      for s, like in places.items()
+    ),
+    reduces=of('reduces'),
+    image_sizes=of('image_sizes'),
+    fusion_depth=spec.fusion_depth if fused else 0,
+    prototypes_dim=spec.prototypes_dim if fused and _regions(config) else 0,
   )
 
 
-def _tokenizer(config: config_dict.ConfigDict) -> str:
-  """The sensor of the checkpoint that the data's sensor takes the place of."""
-  return config.model.tokenizer or config.data.sensor
+def _tokenizers(config: config_dict.ConfigDict) -> dict[str, str]:
+  """{sensor: the one of the checkpoint whose place it takes}."""
+  given = config.model.tokenizers.to_dict()
+  for name in given:
+    choices.check(name, catalogue.names(), key='config.model.tokenizers')
+  return {name: given.get(name, name) for name in tiles.sensors(config)}
+
+
+def _regions(config: config_dict.ConfigDict) -> tuple[int, int] | None:
+  """(R, Np) of the prototypes that a run of pre-training left, if it did."""
+  if not config.model.checkpoint:
+    return None
+  about = opening.metadata(config.model.checkpoint).get('objective') or {}
+  found = about.get('regions', 0), about.get('prototypes', 0)
+  return found if all(found) else None
+
+
+def prototypes(
+  config: config_dict.ConfigDict, spec: Any
+) -> jax.ShapeDtypeStruct | None:
+  """f32[R, Np, dp] of the regions, abstract; None where there are none."""
+  dim = getattr(spec, 'prototypes_dim', 0)
+  if not dim or not tiles.used(config):
+    return None
+  return jax.ShapeDtypeStruct((*_regions(config), dim), jnp.float32)
 
 
 def sensor_of(
-  config: config_dict.ConfigDict, store: stores.Store
+  config: config_dict.ConfigDict, store: stores.Store, name: str
 ) -> tuple[contract.Sensor, stats.Statistics | None]:
-  """Contract and statistics of what the encoder sees."""
+  """Contract and statistics of a sensor that the encoder sees."""
   section, held = config.data, {}
   how = choices.check(
     section.normalisation,
@@ -94,27 +128,34 @@ def sensor_of(
   )
   if config.model.checkpoint:
     held = opening.metadata(config.model.checkpoint)['contract']
-  if section.sensor in held.get('sensors', {}):
-    sensor = contract.Sensor.from_json(held['sensors'][section.sensor])
+  if name in held.get('sensors', {}):
+    sensor = contract.Sensor.from_json(held['sensors'][name])
   else:
-    sensor = catalogue.get(section.sensor)
+    sensor = catalogue.get(name)
   if sensor.kind == contract.Kind.SAR_COMPLEX:
     return sensor, None
   if how == 'dataset':
+    splits = train_splits(config)
     return sensor, adapt.merged_statistics(
       sensor,
-      (store,),
-      splits=(section.train_split,),
+      (store,) * len(splits),
+      splits=splits,
       missing_bands=section.missing_bands,
     )
   known = held.get('statistics', {})
-  if section.sensor not in known:
+  if name not in known:
     raise ValueError(
       f'config.data.normalisation=pretrained: config.model.checkpoint='
-      f'{config.model.checkpoint!r} has no statistics of {section.sensor}, '
+      f'{config.model.checkpoint!r} has no statistics of {name}, '
       f"only of {sorted(known)}; use 'dataset'."
     )
-  return sensor, stats.Statistics.from_json(known[section.sensor])
+  return sensor, stats.Statistics.from_json(known[name])
+
+
+def train_splits(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """What is trained on: a split, or the folds of a cross-validation."""
+  given = config.data.train_split
+  return (given,) if isinstance(given, str) else tuple(given)
 
 
 def rates(
@@ -166,15 +207,27 @@ def initial(
     # A copy: one buffer cannot be donated twice.
     copies = jax.tree.map(lambda x: jnp.array(x, jnp.float32), loaded)
     out['ema'] = state['ema'] | copies
+  if finetuning.PROTOTYPES in state['extra']:
+    out['extra'] = state['extra'] | {
+      finetuning.PROTOTYPES: jax.device_put(
+        opening.prototypes_of(opened),
+        state['extra'][finetuning.PROTOTYPES].sharding,
+      )
+    }
+  elif tiles.fused(config) and opened.model.spec.prototypes_dim:
+    log.info('%s left no prototypes of regions', config.model.checkpoint)
   return out
 
 
 def _renamed(params: trees.Tree, config: config_dict.ConfigDict) -> trees.Tree:
-  """Tokenizer, prompts and positions under the name of the data's sensor."""
-  like, sensor = _tokenizer(config), config.data.sensor
-  if like == sensor:
-    return params
+  """What belongs to one sensor, under the names of those that the data has."""
   flat = trees.flatten(params)
-  place = re.compile(rf'^(embed|stage_\d+/(?:prompts|positions))/{like}(/.*|)$')
-  renamed = lambda name: place.sub(rf'\1/{sensor}\2', name)
-  return trees.unflatten({renamed(name): leaf for name, leaf in flat.items()})
+  out = dict(flat)
+  for sensor, like in _tokenizers(config).items():
+    if sensor == like:
+      continue
+    place = re.compile(rf'^({_OF_SENSOR})/{re.escape(like)}(/.*|)$')
+    for name, leaf in flat.items():
+      if place.match(name):
+        out[place.sub(rf'\1/{sensor}\2', name)] = leaf
+  return trees.unflatten(out)

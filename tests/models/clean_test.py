@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rsfm_jax.objectives import clean
+from rsfm_jax.models import clean
 
 
 def entry():
