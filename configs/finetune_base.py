@@ -81,7 +81,9 @@ def get_config() -> config_dict.ConfigDict:
   c.data.root = ''  # Folder of the store.
   c.data.store = ''  # Its name, and that of the data set in rows.
   c.data.sensor = 'opt'
-  c.data.target = 'label'  # Or an array of the records: mask, change, height.
+  # Or an array of the records: mask, change, height, boxes.
+  c.data.target = 'label'
+  c.data.max_boxes = 0  # Of `boxes`: rows per image; more are an error.
   c.data.pair = 'none'  # 'after': two dates, for change detection.
   c.data.normalisation = 'pretrained'  # Or 'dataset', by its training pixels.
   c.data.missing_bands = 'error'

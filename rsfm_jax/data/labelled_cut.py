@@ -10,21 +10,28 @@ import numpy as np
 from rsfm_jax.core import choices
 from rsfm_jax.data import adapt
 from rsfm_jax.data import augment
+from rsfm_jax.data import boxes as boxes_lib
 from rsfm_jax.data import pipeline
 from rsfm_jax.data import tile_cut
 
-Kind = Literal['class', 'bits', 'number', 'codes', 'numbers']
+Kind = Literal[
+  'class', 'bits', 'number', 'codes', 'numbers', 'boxes', 'oriented_boxes'
+]
 Pair = Literal['none', 'after']
 Form = Literal['whole', 'area', 'scale']
 LABEL = 'label'
 PLACE = 'place'
+SCENE = ('class', 'bits', 'number')
 DENSE = ('codes', 'numbers')
+BOXES = ('boxes', 'oriented_boxes')
 DTYPES = {
   'class': np.int32,
   'bits': np.int32,
   'number': np.float32,
   'codes': np.uint8,
   'numbers': np.float32,
+  'boxes': np.float32,
+  'oriented_boxes': np.float32,
 }
 
 
@@ -34,21 +41,29 @@ class Target:
 
   Attributes:
     name: 'label', or an array of the records.
-    kind: 'class', 'bits' or 'number' per scene; 'codes' or 'numbers' per pixel.
+    kind: 'class', 'bits' or 'number' per scene; 'codes' or 'numbers' per pixel;
+      'boxes' (the hulls of oriented ones) or 'oriented_boxes' of objects.
     classes: K, or the number of bits; 0 where there are none.
+    count: rows of boxes, `data.max_boxes`.
   """
 
   name: str
   kind: Kind
   classes: int = 0
+  count: int = 0
 
   def __post_init__(self):
     choices.check(self.kind, get_args(Kind), key='kind of a target')
-    dense = self.kind in DENSE
-    if dense == (self.name == LABEL):
+    if (self.kind in SCENE) != (self.name == LABEL):
       raise ValueError(
         f'data.target={self.name!r} holds no {self.kind}: the label of a scene '
-        'is in the index, what belongs to pixels in an array of the records.'
+        'is in the index, what belongs to places in it in an array of the '
+        'records.'
+      )
+    if self.kind in BOXES and self.count < 1:
+      raise ValueError(
+        f'config.data.max_boxes={self.count} must be at least 1: the most '
+        'objects that an image may have.'
       )
     if self.kind == 'codes' and self.classes > tile_cut.UNLABELLED:
       raise ValueError(
@@ -169,8 +184,10 @@ class Cutter:
     self, sample: Sample, box: augment.Box, size: int | None, symmetry: int
   ) -> np.ndarray:
     kind = self.target.kind
-    if kind not in DENSE:
+    if kind in SCENE:
       return np.asarray(sample.label, DTYPES[kind])
+    if kind in BOXES:
+      return self._boxes(sample, box, size, symmetry)
     found = self._array(sample)
     inside = box._replace(top=box.top % 1, left=box.left % 1)
     found = augment.cut(found, box)
@@ -179,15 +196,48 @@ class Cutter:
     found = augment.apply_symmetry(found, symmetry)
     return np.ascontiguousarray(found, DTYPES[kind])
 
-  def _array(self, sample: Sample) -> np.ndarray:
-    """The target's array, held against image and classes."""
-    name, kind = self.target.name, self.target.kind
-    found = sample.arrays.get(name)
-    if found is None:
+  def _boxes(
+    self, sample: Sample, box: augment.Box, size: int | None, symmetry: int
+  ) -> np.ndarray:
+    """Boxes f32[count, 6] of the window."""
+    target, found = self.target, self._given(sample)
+    columns = len(boxes_lib.COLUMNS)
+    if found.ndim != 2 or found.shape[1] < columns:
+      raise ValueError(
+        f'{sample.id}: {target.name} has shape {found.shape}, not [n, '
+        f'{", ".join(boxes_lib.COLUMNS)}].'
+      )
+    found = found[found[:, 5] != boxes_lib.PADDING, :columns].astype(np.float32)
+    odd = found[(found[:, 5] < 0) | (found[:, 5] >= target.classes), 5]
+    if odd.size:
+      raise ValueError(
+        f'{sample.id}: {target.name} has class {odd[0]:g}, but there are '
+        f'{target.classes} classes.'
+      )
+    oriented = target.kind == 'oriented_boxes'
+    found = found if oriented else boxes_lib.hull(found)
+    try:
+      found = boxes_lib.cut(found, box, size, oriented=oriented)
+      found = boxes_lib.apply_symmetry(
+        found, symmetry, size or box.width, oriented=oriented
+      )
+      return boxes_lib.pad(found, target.count)
+    except ValueError as error:
+      raise ValueError(f'{sample.id}: {error}') from error
+
+  def _given(self, sample: Sample) -> np.ndarray:
+    name = self.target.name
+    if name not in sample.arrays:
       raise ValueError(
         f'{sample.id}: data.target={name!r} is no array of the record, which '
         f'has {sorted(sample.arrays)}.'
       )
+    return sample.arrays[name]
+
+  def _array(self, sample: Sample) -> np.ndarray:
+    """The target's array, held against image and classes."""
+    name, kind = self.target.name, self.target.kind
+    found = self._given(sample)
     found = found[..., 0] if found.ndim == 3 else found
     if found.shape != self.shape(sample):
       raise ValueError(

@@ -5,6 +5,7 @@ import jax
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
+from rsfm_jax.tasks import boxes
 from rsfm_jax.tasks import change
 from rsfm_jax.tasks import contract
 from rsfm_jax.tasks import regression
@@ -14,6 +15,7 @@ from rsfm_jax.tasks import spec as spec_lib
 from rsfm_jax.tasks.heads import bit
 from rsfm_jax.tasks.heads import fcn
 from rsfm_jax.tasks.heads import linear
+from rsfm_jax.tasks.heads import rcnn
 from rsfm_jax.tasks.heads import unet
 from rsfm_jax.tasks.heads import upernet
 
@@ -25,6 +27,8 @@ TASKS = {
   'change': change.ChangeDetection,
   'scalar': regression.SceneRegression,
   'map': regression.MapRegression,
+  'boxes': boxes.Detection,
+  'oriented_boxes': boxes.Detection,
 }
 
 
@@ -66,6 +70,16 @@ def head(
       spec.outputs,
       levels=spec.levels,
       channels=spec.unet_channels,
+      key=key,
+    )
+  if spec.kind in spec_lib.BOXES:
+    return rcnn.Rcnn(
+      dims,
+      spec.outputs,
+      levels=spec.levels,
+      channels=spec.channels,
+      spec=spec.detector,
+      oriented=spec.head == 'oriented_rcnn',
       key=key,
     )
   if spec.head == 'fcn':

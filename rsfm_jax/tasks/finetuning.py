@@ -44,6 +44,13 @@ class FineTuningSpec:
   mixing: mixing_lib.MixingSpec = mixing_lib.MixingSpec()
   encoder: Literal['trained', 'frozen'] = 'trained'
 
+  def __post_init__(self):
+    if self.mixing.mixup and self.task.kind in spec_lib.BOXES:
+      raise ValueError(
+        f'mixing.mixup={self.mixing.mixup}: images of task.kind='
+        f'{self.task.kind} cannot be mixed; set 0.'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
@@ -93,8 +100,12 @@ class FineTuning:
     *,
     mode: Mode,
     key: Array | None = None,
-  ) -> tuple[Array, Tree]:
-    """Scores of the head, and statistics as they are after it."""
+    target: Array | None = None,
+  ) -> tuple[Any, Tree]:
+    """Scores of the head, and statistics as they are after it.
+
+    In training the head of boxes is given the `target`.
+    """
     encoder = {k: v for k, v in params.items() if k != models.HEADS}
     frozen = self.spec.encoder == 'frozen'
     features = self.encode(
@@ -110,10 +121,12 @@ class FineTuning:
     head = nnx.merge(
       self._graph, params[models.HEADS], extra.get(STATISTICS, {})
     )
+    given = {'target': target} if self.spec.task.kind in spec_lib.BOXES else {}
     scores = head(
       self.task.seen(features),
       mode=mode,
       key=None if key is None else rng.named(key, 'head'),
+      **given,
     )
     return scores, nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
 
@@ -134,7 +147,7 @@ class FineTuning:
       images = {s: found.image for s, found in mixed.items()}
       share = next(iter(mixed.values())).share
     scores, statistics = self.outputs(
-      params, extra, images, mode='train', key=key
+      params, extra, images, mode='train', key=key, target=target
     )
     value, metrics = self.task.loss(scores, target)
     if spec.mixup:

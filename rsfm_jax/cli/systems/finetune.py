@@ -15,6 +15,7 @@ from rsfm_jax.cli.systems import finetune_encoder as encoder
 from rsfm_jax.cli.systems import found as found_lib
 from rsfm_jax.core import choices
 from rsfm_jax.core import log
+from rsfm_jax.data import boxes as boxes_lib
 from rsfm_jax.data import labelled
 from rsfm_jax.data import labelled_cut
 from rsfm_jax.data import labelled_evaluation
@@ -42,6 +43,8 @@ _TARGETS = {
   'segmentation': 'codes',
   'change': 'codes',
   'map': 'numbers',
+  'boxes': 'boxes',
+  'oriented_boxes': 'oriented_boxes',
 }
 _TRAIN_PER_FORWARD = 3
 
@@ -154,7 +157,10 @@ def target(
   if kind in ('scalar', 'map'):
     outputs = 0
   return labelled_cut.Target(
-    name=config.data.target, kind=_TARGETS[kind], classes=outputs
+    name=config.data.target,
+    kind=_TARGETS[kind],
+    classes=outputs,
+    count=config.data.max_boxes,
   )
 
 
@@ -253,6 +259,8 @@ def abstract_batch(
     'bits': (config.task.outputs,),
     'codes': (side, side),
     'numbers': (side, side),
+    'boxes': (config.data.max_boxes, len(boxes_lib.COLUMNS)),
+    'oriented_boxes': (config.data.max_boxes, len(boxes_lib.COLUMNS)),
   }.get(kind, ())
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
