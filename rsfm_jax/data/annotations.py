@@ -29,6 +29,7 @@ class Annotations:
     form: of the files.
     classes: names as the files have them, in the order of labels; capitals do
       not count.
+    aliases: ((name in the files, class), ...), for other spellings.
     images: regular expression of the path of an image within the source; its
       groups, joined by '/', are the sample's id.
     beside: path of its annotations, '\\1' standing for the first group.
@@ -38,6 +39,7 @@ class Annotations:
 
   form: Form
   classes: tuple[str, ...]
+  aliases: tuple[tuple[str, str], ...] = ()
   images: str
   beside: str
   lists: tuple[tuple[str, str], ...] = ()
@@ -95,6 +97,7 @@ def scenes(
       f'{source} lacks {len(splits)} images of its lists, e.g. '
       f'{sorted(splits)[:3]}.'
     )
+  found = sorted(found, key=lambda scene: scene.id)
   return sources.with_table(found, table) if table else found
 
 
@@ -128,7 +131,8 @@ def read(path: str, told: Annotations) -> np.ndarray:
 
 
 def _row(item: ElementTree.Element, told: Annotations) -> np.ndarray:
-  label = _label(_text(item, 'name'), told.classes)
+  name = _text(item, 'name')
+  label = _label(dict(told.aliases).get(name, name), told.classes)
   if told.form == 'bndbox':
     return boxes_lib.upright([float(_text(item, s)) for s in _SIDES], label)
   if told.form == 'robndbox':

@@ -20,6 +20,7 @@ def jobs(shared: str) -> Mapping[str, pack.Job]:
   told = annotations.Annotations(
     form='bndbox',
     classes=('Tree',),
+    aliases=(('Tree\\', 'Tree'),),
     images=r'rgb/(\w+)\.tif',
     beside=r'boxes_voc/\1.xml',
   )
