@@ -48,17 +48,17 @@ def assign(
     overlap: of boxes and one object.
   """
 
-  def step(carry, entry):
+  def step(number, carry):
     best, which, forced = carry
-    number, item, here = entry
-    found = jnp.where(here, overlap(boxes, item[None]), 0)
+    here = valid[number]
+    found = jnp.where(here, overlap(boxes, objects[number][None]), 0)
     better = found > best
     best, which = jnp.maximum(best, found), jnp.where(better, number, which)
     if least is not None:
       top = found.max()
       chosen = (found == top) & (top >= least) & here
       forced = jnp.where(chosen, number, forced)
-    return (best, which, forced), None
+    return best, which, forced
 
   count = len(boxes)
   start = (
@@ -66,8 +66,9 @@ def assign(
     jnp.zeros(count, jnp.int32),
     jnp.full(count, -1, jnp.int32),
   )
-  entries = (jnp.arange(len(objects), dtype=jnp.int32), objects, valid)
-  (best, which, forced), _ = jax.lax.scan(step, start, entries)
+  # Padding comes last, and costs nothing.
+  some = jnp.where(valid, jnp.arange(1, len(valid) + 1), 0).max()
+  best, which, forced = jax.lax.fori_loop(0, some, step, start)
   label = jnp.where(best < background, 0, -1)
   label = jnp.where(best >= foreground, 1, label)
   found = forced >= 0
