@@ -93,7 +93,9 @@ def get_config() -> config_dict.ConfigDict:
   c.data.missing_sensors = 'error'  # 'mask' does without.
   # Pixels of a side of `target` in a window; None where those of the window.
   c.data.target_size = config_dict.placeholder(int)
-  c.data.target = 'label'  # Or an array of the records: mask, change, height.
+  # Or an array of the records: mask, change, height, boxes.
+  c.data.target = 'label'
+  c.data.max_boxes = 0  # Of `boxes`: rows per image; more are an error.
   c.data.pair = 'none'  # 'after': two dates, for change detection.
   c.data.normalisation = 'pretrained'  # Or 'dataset', by its training pixels.
   c.data.missing_bands = 'error'

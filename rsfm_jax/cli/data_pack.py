@@ -14,10 +14,19 @@ from rsfm_jax.data import real
 from rsfm_jax.data import real_places
 from rsfm_jax.data import recipe
 from rsfm_jax.data import splits
+from rsfm_jax.data.datasets import dior
+from rsfm_jax.data.datasets import fair1m
+from rsfm_jax.data.datasets import neon_trees
 
 HELP = 'cut scenes into chips and write a store'
 
-_RECIPES = {'real': real.jobs, 'places': real_places.jobs}
+_RECIPES = {
+  'real': real.jobs,
+  'places': real_places.jobs,
+  'dior': dior.jobs,
+  'fair1m': fair1m.jobs,
+  'neon_trees': neon_trees.jobs,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +96,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=tuple(_RECIPES),
     help='make all stores of a known recipe',
   )
-  add('--shared', default='../shared', help='folder of the samples: --recipe')
+  add(
+    '--shared',
+    default='../shared',
+    help='folder of the samples, or of the data set: --recipe',
+  )
   add('--only', default='*', help='shell pattern of stores: --recipe')
 
 

@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='add an image sequence of moving objects (8 frames if not given)',
   )
   add(
+    '--objects',
+    type=int,
+    default=0,
+    help='bright halls and tanks to add to every scene, for detection',
+  )
+  add(
     '--workers',
     type=int,
     default=workers.available(),
@@ -75,6 +81,7 @@ def options_of(args: argparse.Namespace) -> samples.Options:
     dates=args.dates,
     pair='change' if args.change else 'none',
     frames=args.sequence,
+    objects=args.objects,
     cloudiness=clouds,
     coarse=_factors(args.coarse),
   )

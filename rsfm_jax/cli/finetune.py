@@ -117,13 +117,10 @@ def _test(
   chosen = {'step': best.step, 'val': best.metadata[best_lib.BEST]}
   chosen |= {'fraction': config.data.label_fraction, 'seed': config.seed}
   out = []
-  for metric in outcome.measure():
-    interval = bootstrap.of_outcome(
-      outcome,
-      metric,
-      resamples=config.evaluation.resamples,
-      seed=config.seed,
-    )
+  intervals = bootstrap.of_outcome(
+    outcome, resamples=config.evaluation.resamples, seed=config.seed
+  )
+  for metric, interval in intervals.items():
     out.append(
       rows_lib.Row(
         name=config.name,

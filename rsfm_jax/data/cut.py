@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsfm_jax.data import annotations
+from rsfm_jax.data import augment
+from rsfm_jax.data import boxes as boxes_lib
 from rsfm_jax.data import chips
 from rsfm_jax.data import raster
 from rsfm_jax.data import readers
@@ -63,8 +66,8 @@ def cut(
 
   Raises:
     ValueError: damaged, other bands than the contract's, values that cannot
-      be in its unit, smaller than a chip. The message names the file. What
-      was yielded before is then no good either.
+      be in its unit, smaller than a chip, objects outside the image. The
+      message names the file. What was yielded before is then no good either.
   """
   frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
   try:
@@ -128,7 +131,7 @@ def _cut_strip(view: _View, named, scale, counts: Counts) -> Iterator[Sample]:
   recipe = view.recipe
   windows = [window for _, window in named]
   strip = _read_strip(view, windows, counts)
-  places = view.frame.places(windows)
+  places, boxes = view.frame.places(windows), _boxes(view)
   for (id_, window), place in zip(named, places, strict=True):
     start = window.column - windows[0].column
     columns = slice(start, start + window.width)
@@ -151,11 +154,34 @@ def _cut_strip(view: _View, named, scale, counts: Counts) -> Iterator[Sample]:
     arrays = {f'{name}/image': image}
     if share:
       arrays[f'{name}/valid'] = np.ascontiguousarray(valid)
+    if boxes is not None:
+      arrays['boxes'] = boxes_lib.cut(
+        boxes,
+        augment.Box(window.row, window.column, window.height, window.width),
+        None,
+        oriented=True,  # Whole, also where a chip cuts them.
+      )
     if scale is not None:
       arrays[f'{name}/scene_scale'] = scale
     bands = {name: strip.present} if strip.present else None
     fields = _fields(view, place) | {'id': id_, 'split': split, 'bands': bands}
     yield Sample(arrays, fields)
+
+
+def _boxes(view: _View) -> np.ndarray | None:
+  """Objects of the scene, [n, 6]; those outside of it are an error."""
+  if not view.scene.boxes:
+    return None
+  found = annotations.read(view.scene.boxes, view.recipe.boxes)
+  size = (view.frame.width, view.frame.height)
+  outside = (found[:, :2] < 0) | (found[:, :2] >= size)
+  if outside.any():
+    first = found[outside.any(1)][0, :2].tolist()
+    raise ValueError(
+      f'{view.scene.boxes} has an object at {first}, outside the image of '
+      f'{size[0]} x {size[1]} pixels.'
+    )
+  return found
 
 
 def _fields(view: _View, place: raster.Place) -> dict[str, Any]:

@@ -6,7 +6,8 @@ series and several sensors. Both go through the same functions.
 A target is a column or an array of a store: 'label' of the index (a class,
 bits or a number), or any array of the records on the pixels of the image, such
 as `mask`, `landcover`, `change` (codes, 255 where unlabelled) or `height`
-(numbers, NaN where unlabelled). Image and target are cut by one window and
+(numbers, NaN where unlabelled); or `boxes` of objects, padded to one number of
+rows (see `boxes`). Image and target are cut by one window and
 turned by one symmetry. As in `pipeline`, whose order these batches have, the
 global batch is a function of (seed, step).
 """
@@ -225,7 +226,7 @@ class Samples:
       [column[i] for i in indices] for column in columns
     )
     self.labels = [None] * len(indices)
-    if data.target.kind not in labelled_cut.DENSE:
+    if data.target.kind in labelled_cut.SCENE:
       self.labels = list(_labels(data, indices))
 
   def __len__(self) -> int:

@@ -10,21 +10,28 @@ import numpy as np
 from rsfm_jax.core import choices
 from rsfm_jax.data import adapt
 from rsfm_jax.data import augment
+from rsfm_jax.data import boxes as boxes_lib
 from rsfm_jax.data import pipeline
 from rsfm_jax.data import tile_cut
 
-Kind = Literal['class', 'bits', 'number', 'codes', 'numbers']
+Kind = Literal[
+  'class', 'bits', 'number', 'codes', 'numbers', 'boxes', 'oriented_boxes'
+]
 Pair = Literal['none', 'after']
 Form = Literal['whole', 'area', 'scale']
 LABEL = 'label'
 PLACE = 'place'
+SCENE = ('class', 'bits', 'number')
 DENSE = ('codes', 'numbers')
+BOXES = ('boxes', 'oriented_boxes')
 DTYPES = {
   'class': np.int32,
   'bits': np.int32,
   'number': np.float32,
   'codes': np.uint8,
   'numbers': np.float32,
+  'boxes': np.float32,
+  'oriented_boxes': np.float32,
 }
 
 
@@ -34,23 +41,31 @@ class Target:
 
   Attributes:
     name: 'label', or an array of the records.
-    kind: 'class', 'bits' or 'number' per scene; 'codes' or 'numbers' per pixel.
+    kind: 'class', 'bits' or 'number' per scene; 'codes' or 'numbers' per pixel;
+      'boxes' (the hulls of oriented ones) or 'oriented_boxes' of objects.
     classes: K, or the number of bits; 0 where there are none.
     pair: 'after' adds the array `<name>_after`, of the second of two dates.
+    count: rows of boxes, `data.max_boxes`.
   """
 
   name: str
   kind: Kind
   classes: int = 0
   pair: Pair = 'none'
+  count: int = 0
 
   def __post_init__(self):
     choices.check(self.kind, get_args(Kind), key='kind of a target')
-    dense = self.kind in DENSE
-    if dense == (self.name == LABEL):
+    if (self.kind in SCENE) != (self.name == LABEL):
       raise ValueError(
         f'data.target={self.name!r} holds no {self.kind}: the label of a scene '
-        'is in the index, what belongs to pixels in an array of the records.'
+        'is in the index, what belongs to places in it in an array of the '
+        'records.'
+      )
+    if self.kind in BOXES and self.count < 1:
+      raise ValueError(
+        f'config.data.max_boxes={self.count} must be at least 1: the most '
+        'objects that an image may have.'
       )
     if self.kind == 'codes' and self.classes > tile_cut.UNLABELLED:
       raise ValueError(
@@ -66,9 +81,12 @@ class Target:
   def shape(self, side: int) -> tuple[int, ...]:
     """Of one sample in a window; `side` is that of a target of pixels."""
     dates = (2,) if self.pair == 'after' else ()
-    dense = (*dates, side, side)
-    bits = {'bits': (self.classes,)}
-    return dense if self.kind in DENSE else bits.get(self.kind, ())
+    boxes = (self.count, len(boxes_lib.COLUMNS))
+    return {
+      'bits': (self.classes,),
+      **dict.fromkeys(DENSE, (*dates, side, side)),
+      **dict.fromkeys(BOXES, boxes),
+    }.get(self.kind, ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,8 +212,10 @@ class Cutter:
     self, sample: Sample, box: augment.Box, size: int | None, symmetry: int
   ) -> np.ndarray:
     kind, dates = self.target.kind, []
-    if kind not in DENSE:
+    if kind in SCENE:
       return np.asarray(sample.label, DTYPES[kind])
+    if kind in BOXES:
+      return self._boxes(sample, box, size, symmetry)
     for name, found in arrays_of(sample, self.target).items():
       if found.shape != self.shape(sample):
         raise ValueError(
@@ -210,6 +230,49 @@ class Cutter:
     found = np.stack(dates) if len(dates) > 1 else dates[0]
     return np.ascontiguousarray(found, DTYPES[kind])
 
+  def _boxes(
+    self, sample: Sample, box: augment.Box, size: int | None, symmetry: int
+  ) -> np.ndarray:
+    """Boxes f32[count, 6] of the window."""
+    target, found = self.target, given(sample, self.target, self.target.name)
+    columns = len(boxes_lib.COLUMNS)
+    if found.ndim != 2 or found.shape[1] < columns:
+      raise ValueError(
+        f'{sample.id}: {target.name} has shape {found.shape}, not [n, '
+        f'{", ".join(boxes_lib.COLUMNS)}].'
+      )
+    found = found[found[:, 5] != boxes_lib.PADDING, :columns].astype(np.float32)
+    odd = found[(found[:, 5] < 0) | (found[:, 5] >= target.classes), 5]
+    if odd.size:
+      raise ValueError(
+        f'{sample.id}: {target.name} has class {odd[0]:g}, but there are '
+        f'{target.classes} classes.'
+      )
+    oriented = target.kind == 'oriented_boxes'
+    found = found if oriented else boxes_lib.hull(found)
+    try:
+      found = boxes_lib.cut(found, box, size, oriented=oriented)
+      found = boxes_lib.apply_symmetry(
+        found, symmetry, size or box.width, oriented=oriented
+      )
+      return boxes_lib.pad(found, target.count)
+    except ValueError as error:
+      raise ValueError(f'{sample.id}: {error}') from error
+
+
+def given(sample: Sample, target: Target, name: str) -> np.ndarray:
+  """An array of a target.
+
+  Raises:
+    ValueError: no such array.
+  """
+  if name not in sample.arrays:
+    raise ValueError(
+      f'{sample.id}: data.target={target.name!r} needs {name!r}, which is no '
+      f'array of the record; it has {sorted(sample.arrays)}.'
+    )
+  return sample.arrays[name]
+
 
 def arrays_of(sample: Sample, target: Target) -> dict[str, np.ndarray]:
   """{name: [H, W]} of a target's dates, held against its classes.
@@ -219,12 +282,7 @@ def arrays_of(sample: Sample, target: Target) -> dict[str, np.ndarray]:
   """
   out = {}
   for name in target.arrays:
-    found = sample.arrays.get(name)
-    if found is None:
-      raise ValueError(
-        f'{sample.id}: data.target={target.name!r} needs {name!r}, which is no '
-        f'array of the record; it has {sorted(sample.arrays)}.'
-      )
+    found = given(sample, target, name)
     found = found[..., 0] if found.ndim == 3 else found
     if target.kind == 'numbers':
       out[name] = found.astype(np.float32)

@@ -119,8 +119,8 @@ class _Tiles:
   def __init__(self, samples: labelled.Samples, cutter: Any, size: int):
     if cutter.target.kind not in labelled_cut.DENSE:
       raise ValueError(
-        'evaluation.fit=tiles is for targets of pixels, not for a '
-        f'{cutter.target.kind} of a scene; use resize or crop.'
+        'evaluation.fit=tiles is for targets of pixels, not for '
+        f'{cutter.target.kind}; use resize or crop.'
       )
     self.samples = samples
     self.windows = [

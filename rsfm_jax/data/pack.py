@@ -18,6 +18,7 @@ from rsfm_jax.core import choices
 from rsfm_jax.core import files
 from rsfm_jax.core import progress
 from rsfm_jax.core import uris
+from rsfm_jax.data import annotations
 from rsfm_jax.data import places
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import shards
@@ -127,7 +128,7 @@ def pack(
   )
   header = shards.Header(
     sensors=job.recipe.sensors,
-    classes=sources.classes(job.source, found),
+    classes=_classes(job, found),
   )
   with files.exclusive(folder):
     shards.check_new(folder, resume=resume == 'yes')
@@ -159,6 +160,8 @@ def pack(
 def _scenes(job: Job) -> Sequence[sources.Scene]:
   if isinstance(job.recipe, recipes.Places):
     return places.scenes(job.source, job.recipe)
+  if job.recipe.boxes:
+    return annotations.scenes(job.source, job.recipe.boxes, table=job.table)
   return sources.scenes(
     job.source,
     sensor=job.recipe.source,
@@ -166,6 +169,13 @@ def _scenes(job: Job) -> Sequence[sources.Scene]:
     label=job.label,
     table=job.table,
   )
+
+
+def _classes(job: Job, found: Sequence[sources.Scene]) -> list[str] | None:
+  """Names of what labels count, or the classes of boxes."""
+  if isinstance(job.recipe, recipes.Recipe) and job.recipe.boxes:
+    return list(job.recipe.boxes.classes)
+  return sources.classes(job.source, found)
 
 
 def _tasks(job: Job, folder: pathlib.Path, found, header) -> list[tasks.Task]:

@@ -5,6 +5,7 @@ import re
 from typing import Literal
 
 from rsfm_jax.core import choices
+from rsfm_jax.data import annotations
 from rsfm_jax.data import chips
 from rsfm_jax.data import readers
 from rsfm_jax.data import splits
@@ -28,6 +29,7 @@ class Recipe:
     split: how chips are divided into splits.
     bands_as: 'channels' of one sample, or 'samples': every band becomes one
       sample of a sensor that has a single band.
+    boxes: where the objects of the scenes are told.
     missing_bands: 'error', or 'mask' to store zeros and note the bands.
     processing_baseline: of Sentinel-2 DN, e.g. '05.09'; '' for harmonised.
     licence: noted with every sample.
@@ -42,6 +44,7 @@ class Recipe:
   max_nodata: float = 0.5
   split: splits.Policy = splits.Policy()
   bands_as: Literal['channels', 'samples'] = 'channels'
+  boxes: annotations.Annotations | None = None
   missing_bands: Literal['error', 'mask'] = 'error'
   processing_baseline: str = ''
   licence: str = ''

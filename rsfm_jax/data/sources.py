@@ -42,6 +42,7 @@ class Scene:
     date: 'YYYY-MM-DD' where the name or a CSV tells it.
     size: bytes of the files as stored, None when nobody knows.
     grid: a raster to whose grid a GeoTIFF is warped; '' for its own.
+    boxes: a file that says where objects are.
   """
 
   id: str
@@ -51,6 +52,7 @@ class Scene:
   date: str | None = None
   size: int | None = 0
   grid: str = ''
+  boxes: str = ''
 
   @property
   def path(self) -> str:
@@ -114,7 +116,7 @@ def scenes(
     )
     for stem, group in sorted(groups.items())
   ]
-  return _with_table(found, table) if table else found
+  return with_table(found, table) if table else found
 
 
 def classes(source: str, found: Iterable[Scene]) -> list[str] | None:
@@ -247,8 +249,12 @@ def _archive(path: str) -> zipfile.ZipFile:
     raise ValueError(f'{path} is not a readable zip: {error}') from error
 
 
-def _with_table(found: list[Scene], table: str) -> list[Scene]:
-  """Fills label, split and date from a CSV; both must list the same."""
+def with_table(found: list[Scene], table: str) -> list[Scene]:
+  """Fills label, split and date from a CSV.
+
+  Raises:
+    ValueError: the CSV and the scenes do not list the same.
+  """
   rows = _read_table(table)
   used = set()
   filled = []

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsfm_jax.core import choices
 from rsfm_jax.evaluate import metrics
 from rsfm_jax.evaluate import outcomes
 
@@ -35,7 +34,7 @@ def _resampled(tables, metric, *, classes, resamples, seed) -> np.ndarray:
 
 def _interval(value: float, samples: np.ndarray, level: float) -> Interval:
   tail = (1 - level) / 2
-  low, high = np.quantile(samples, (tail, 1 - tail))
+  low, high = np.nanquantile(samples, (tail, 1 - tail))
   return Interval(value, float(low), float(high))
 
 
@@ -76,28 +75,27 @@ def interval(
 
 def of_outcome(
   outcome: outcomes.Outcome,
-  metric: str,
   *,
   resamples: int = 1000,
   seed: int = 0,
   level: float = 0.95,
-) -> Interval:
-  """A metric of an outcome with its percentile interval over the samples.
+) -> dict[str, Interval]:
+  """Every metric of an outcome with its percentile interval over the samples.
 
-  Raises:
-    ValueError: the outcome has no such metric.
+  All metrics see the same draws; those that say nothing of one leave it out.
   """
   value = outcome.measure()
-  choices.check(metric, value, key='metric')
   rng = np.random.default_rng(seed)
   size = len(outcome)
-  samples = np.array(
-    [
-      outcome.measure(rng.integers(size, size=size))[metric]
-      for _ in range(resamples)
-    ]
-  )
-  return _interval(value[metric], samples, level)
+  drawn = [
+    outcome.measure(rng.integers(size, size=size)) for _ in range(resamples)
+  ]
+  return {
+    metric: _interval(
+      value[metric], np.array([found[metric] for found in drawn]), level
+    )
+    for metric in value
+  }
 
 
 def difference(

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rsfm_jax.evaluate import detection
 from rsfm_jax.evaluate import metrics
 
 UNLABELLED = 255
@@ -18,7 +19,7 @@ class Outcome(Protocol):
   """Predictions of a split.
 
   `measure` gives {metric: value} of samples, by index and as often as they are
-  drawn; all of them once for None.
+  drawn; all of them once for None. What a draw cannot say is NaN.
   """
 
   def __len__(self) -> int: ...
@@ -233,6 +234,8 @@ _METRICS = {
   'scalar': LOWER_IS_BETTER,
   'map': LOWER_IS_BETTER,
   'semantic_change': ('sc', 'bc', 'scs', 'miou'),
+  'boxes': detection.METRICS,
+  'oriented_boxes': detection.METRICS,
 }
 
 
@@ -266,6 +269,10 @@ def of_task(
   if kind in ('scalar', 'map'):
     numbers = Numbers.of(found, target)
     return Numbers(_by_image(numbers.sums, images))
+  if kind in ('boxes', 'oriented_boxes'):
+    return detection.Boxes.of(
+      found, target, classes=outputs, oriented=kind == 'oriented_boxes'
+    )
   if kind == 'change' and outputs == 1:  # One score: change or none.
     known = target != UNLABELLED
     target = np.where(known, np.minimum(target, 1), target)

@@ -5,6 +5,7 @@ import jax
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import rng
+from rsfm_jax.tasks import boxes
 from rsfm_jax.tasks import change
 from rsfm_jax.tasks import contract
 from rsfm_jax.tasks import regression
@@ -15,6 +16,7 @@ from rsfm_jax.tasks import spec as spec_lib
 from rsfm_jax.tasks.heads import bit
 from rsfm_jax.tasks.heads import fcn
 from rsfm_jax.tasks.heads import linear
+from rsfm_jax.tasks.heads import rcnn
 from rsfm_jax.tasks.heads import unet
 from rsfm_jax.tasks.heads import upernet
 
@@ -27,6 +29,8 @@ TASKS = {
   'semantic_change': semantic_change.SemanticChange,
   'scalar': regression.SceneRegression,
   'map': regression.MapRegression,
+  'boxes': boxes.Detection,
+  'oriented_boxes': boxes.Detection,
 }
 
 
@@ -68,6 +72,16 @@ def head(
       spec.outputs,
       levels=spec.levels,
       channels=spec.unet_channels,
+      key=key,
+    )
+  if spec.kind in spec_lib.BOXES:
+    return rcnn.Rcnn(
+      dims,
+      spec.outputs,
+      levels=spec.levels,
+      channels=spec.channels,
+      spec=spec.detector,
+      oriented=spec.head == 'oriented_rcnn',
       key=key,
     )
   if spec.head == 'fcn':

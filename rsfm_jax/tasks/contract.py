@@ -38,7 +38,8 @@ class Task(Protocol):
   """One per kind of target; `tasks.build` knows them all.
 
   `place/target` of a batch holds what is to be predicted. A loss is linear in
-  one-hot targets, so that mixing two images mixes their losses.
+  one-hot targets, so that mixing two images mixes their losses; but not of
+  boxes, whose head gets to see the targets and samples what is learnt from.
   """
 
   def seen(self, features: Features) -> Features:

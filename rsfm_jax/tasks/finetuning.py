@@ -48,6 +48,13 @@ class FineTuningSpec:
   mixing: mixing_lib.MixingSpec = mixing_lib.MixingSpec()
   encoder: Literal['trained', 'frozen'] = 'trained'
 
+  def __post_init__(self):
+    if self.mixing.mixup and self.task.kind in spec_lib.BOXES:
+      raise ValueError(
+        f'mixing.mixup={self.mixing.mixup}: images of task.kind='
+        f'{self.task.kind} cannot be mixed; set 0.'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
@@ -103,8 +110,12 @@ class FineTuning:
     *,
     mode: Mode,
     key: Array | None = None,
-  ) -> tuple[Array, Tree]:
-    """Scores of the head, and statistics as they are after it."""
+    target: Array | None = None,
+  ) -> tuple[Any, Tree]:
+    """Scores of the head, and statistics as they are after it.
+
+    In training the head of boxes is given the `target`.
+    """
     encoder = {k: v for k, v in params.items() if k != models.HEADS}
     frozen = self.spec.encoder == 'frozen'
     context = None
@@ -125,10 +136,12 @@ class FineTuning:
     head = nnx.merge(
       self._graph, params[models.HEADS], extra.get(STATISTICS, {})
     )
+    given = {'target': target} if self.spec.task.kind in spec_lib.BOXES else {}
     scores = head(
       self.task.seen(features),
       mode=mode,
       key=None if key is None else rng.named(key, 'head'),
+      **given,
     )
     return scores, nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
 
@@ -150,7 +163,7 @@ class FineTuning:
       share = next(iter(mixed.values())).share
     seen = {s: {**batch[s], 'image': x} for s, x in images.items()}
     scores, statistics = self.outputs(
-      params, extra, {**batch, **seen}, mode='train', key=key
+      params, extra, {**batch, **seen}, mode='train', key=key, target=target
     )
     value, metrics = self.task.loss(scores, target)
     if spec.mixup:

@@ -81,3 +81,14 @@ def error(values: Array, targets: Array, *, order: int) -> Array:
   gap = jnp.abs(gap - jnp.where(counts, targets, 0))
   total = counts.sum(dtype=jnp.float32)
   return (gap**order).sum() / jnp.maximum(total, 1)
+
+
+def smooth_l1(values: Array, targets: Array, *, beta: float) -> Array:
+  """|x| - beta / 2 of the difference x, x^2 / (2 beta) within beta, f32[...].
+
+  Of Fast R-CNN (Girshick) with beta 1; beta 0 is |x|.
+  """
+  gap = jnp.abs(values.astype(jnp.float32) - targets)
+  if not beta:
+    return gap
+  return jnp.where(gap < beta, gap**2 / (2 * beta), gap - beta / 2)

@@ -18,8 +18,8 @@ PATHS = {
   for path in sorted(FOLDER.rglob('*.py'))
   if path.stem != 'base'
 }
-# arXiv 2507.13812, Tables 4, 6, 7 and 8: pixels, rate, weight decay, layer
-# decay, schedule, head, loss.
+# arXiv 2507.13812, Tables 4 to 8: pixels, rate, weight decay, layer decay,
+# schedule, head, loss.
 PRINTED = {
   'dyna_pla': (1024, 1e-4, 0.01, 0.8, 'poly', 'upernet', 'cross_entropy'),
   'isaid': (896, 1e-4, 0.01, 0.8, 'poly', 'upernet', 'cross_entropy'),
@@ -49,6 +49,25 @@ PRINTED = {
     'multistep',
     'linear',
     'soft_margin',
+  ),
+  'dior': (800, 8e-5, 0.05, 0.85, 'multistep', 'faster_rcnn', 'cross_entropy'),
+  'dior_r': (
+    800,
+    8e-5,
+    0.05,
+    0.85,
+    'multistep',
+    'oriented_rcnn',
+    'cross_entropy',
+  ),
+  'fair1m': (
+    512,
+    8e-5,
+    0.05,
+    0.85,
+    'multistep',
+    'oriented_rcnn',
+    'cross_entropy',
   ),
   'fmow_s2': (96, 8e-4, 0.05, 0.9, 'cosine', 'linear', 'cross_entropy'),
 }
@@ -181,6 +200,24 @@ def test_a_sensor_may_be_left_out_of_table_8():
 def test_all_of_the_papers_tables_but_detection_are_there():
   known = {path.stem for path in (FOLDER / 'skysense_v2').glob('*.py')}
   assert known == set(PRINTED) | {'base'}
+
+
+@pytest.mark.parametrize(
+  'name, epochs, warmup, milestones, symmetry',
+  [
+    ('dior', 12, 1000, (8, 11), 'flip'),
+    ('dior_r', 12, 1000, (8, 11), 'flip'),
+    ('fair1m', 8, 500, (5, 7), 'd4'),
+  ],
+)
+def test_detection_recipes_step_down_as_table_5_says(
+  name, epochs, warmup, milestones, symmetry
+):
+  c = configs.load(str(PATHS[name]))
+  assert (c.train.total_epochs, c.optim.warmup_steps) == (epochs, warmup)
+  assert c.optim.warmup_learning_rate == pytest.approx(1e-3 * 8e-5)
+  assert [epochs * share for share in c.optim.milestones] == list(milestones)
+  assert (c.data.window.symmetry, c.data.batch_size) == (symmetry, 8)
 
 
 def test_classification_recipes_erase_and_mix_as_table_7_says():

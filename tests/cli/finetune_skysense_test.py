@@ -44,6 +44,18 @@ RECIPES = {
   'bigearthnet_mm': 'bits',
   'potsdam': 'mask',
   'oscd': 'change',
+  'dior': 'boxes',
+  'fair1m': 'boxes',
+}
+DETECTOR = {
+  'pre_nms': 16,
+  'proposals': 8,
+  'roi_size': 2,
+  'hidden': 8,
+  'rpn_samples': 8,
+  'roi_samples': 8,
+  'candidates': 8,
+  'detections': 4,
 }
 
 
@@ -110,6 +122,8 @@ def root(tmp_path_factory):
         arrays = {f'{s}/image': pixels(draw, x) for s, x in seen.items()}
         if kind == 'mask':
           arrays['mask'] = codes
+        if kind == 'boxes':
+          arrays['boxes'] = np.array([[8, 8, 7, 3, 0.4, i % 3]], np.float32)
         if kind == 'change':
           arrays |= {f'{s}/after': pixels(draw, x) for s, x in seen.items()}
           arrays['change'] = codes // 2
@@ -128,6 +142,9 @@ def small(name, model, root):
   if c.task.outputs > CLASSES:
     c.task.outputs = CLASSES
   c.task.channels, c.task.unet_channels = 4, (4,) * 4
+  c.task.detector.update(DETECTOR)
+  if c.data.max_boxes:
+    c.data.max_boxes = 2
   c.train.update(
     total_epochs=None, total_steps=2, log_steps=1, evaluation_percent=100.0
   )

@@ -272,3 +272,59 @@ def test_a_target_of_two_dates_is_cut_as_its_images_are(tmp_path):
   alone = data(make(tmp_path / 't'), both)
   with pytest.raises(ValueError, match="'mask_after'"):
     first(alone, window)
+
+
+BOXES = labelled_cut.Target(name='boxes', kind='boxes', classes=2, count=3)
+
+
+def bright(i):
+  """A bright rectangle, of which `boxes` tells in seven columns."""
+  image = np.full((SIZE, SIZE, 3), 10, np.uint8)
+  image[2:5, 3 + i % 3 : 9 + i % 3] = 200
+  box = [6 + i % 3, 3.5, 6, 3, 0, 1, -1]
+  return {'opt/image': image, 'boxes': np.array([box, [0] * 5 + [-1] * 2])}
+
+
+@pytest.mark.parametrize('kind', labelled_cut.BOXES)
+@pytest.mark.parametrize('form', ['whole', 'scale'])
+def test_boxes_stay_around_what_they_are_around(tmp_path, kind, form):
+  one = data(
+    make(tmp_path / 's', bright),
+    labelled_cut.Target(name='boxes', kind=kind, classes=2, count=3),
+  )
+  window = labelled_cut.Window(
+    size=24, form=form, scale=(2, 2.4), symmetry='d4', filter='nearest'
+  )
+  batch = first(one, window)
+  target, image = batch['place']['target'], red(one, batch['opt']['image'])
+  assert target.shape == (4, 3, 6) and target.dtype == np.float32
+  assert (target[:, 1:, 5] == -1).all()
+  for (cx, cy, w, h, angle, label), pixels in zip(target[:, 0], image):
+    if label == -1:
+      continue
+    assert pixels[int(cy), int(cx)] == pytest.approx(200, abs=1)
+    upright = abs(np.sin(angle)) > 0.5
+    w, h = (h, w) if upright else (w, h)
+    inside = pixels > 100
+    assert inside.any(0).sum() == pytest.approx(w, abs=2)
+    assert inside.any(1).sum() == pytest.approx(h, abs=2)
+  assert (target[:, 0, 5] == 1).any()
+
+
+@pytest.mark.parametrize(
+  'boxes, words',
+  [
+    (np.zeros((2, 5)), r'boxes has shape \(2, 5\)'),
+    (np.full((1, 6), 2.0), 'boxes has class 2, but there are 2 classes'),
+    (np.full((4, 6), 1.0), r'4 boxes are more than config.data.max_boxes=3'),
+  ],
+)
+def test_boxes_that_do_not_fit_are_named(tmp_path, boxes, words):
+  store = make(tmp_path / 's', lambda i: {'boxes': boxes.astype(np.float32)})
+  with pytest.raises(ValueError, match=f's.: {words}'):
+    first(data(store, BOXES), labelled_cut.Window(size=SIZE))
+
+
+def test_boxes_need_a_number_of_rows():
+  with pytest.raises(ValueError, match='config.data.max_boxes=0'):
+    labelled_cut.Target(name='boxes', kind='boxes', classes=2)

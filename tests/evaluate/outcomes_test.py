@@ -73,13 +73,10 @@ def test_one_score_of_change_is_two_classes():
 def test_an_interval_holds_its_value_and_comes_again():
   found, target = made()['segmentation']
   outcome = outcomes.of_task('segmentation', found, target, outputs=3)
-  one, two = (
-    bootstrap.of_outcome(outcome, 'miou', resamples=50) for _ in range(2)
-  )
+  one, two = (bootstrap.of_outcome(outcome, resamples=50) for _ in range(2))
   assert one == two
-  assert one.low <= one.value <= one.high
-  with pytest.raises(ValueError, match='metric'):
-    bootstrap.of_outcome(outcome, 'rmse', resamples=2)
+  assert tuple(one) == outcomes.metrics_of('segmentation', outputs=3)
+  assert all(found.low <= found.value <= found.high for found in one.values())
 
 
 def test_sizes_and_empty_targets_are_errors():

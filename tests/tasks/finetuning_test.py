@@ -24,10 +24,34 @@ TARGETS = {
   'semantic_change': lambda draw: draw.integers(3, size=(BATCH, 2, SIZE, SIZE)),
   'scalar': lambda draw: draw.normal(size=BATCH).astype(np.float32),
   'map': lambda draw: draw.normal(size=(BATCH, SIZE, SIZE)).astype(np.float32),
+  'boxes': lambda draw: objects(draw, turned=False),
+  'oriented_boxes': lambda draw: objects(draw, turned=True),
+}
+DETECTOR = {
+  'anchor_scale': 1.5,
+  'pre_nms': 8,
+  'proposals': 6,
+  'roi_size': 2,
+  'hidden': 4,
+  'rpn_samples': 8,
+  'roi_samples': 8,
+  'candidates': 8,
+  'detections': 4,
 }
 CASES = [
   (kind, head) for kind, heads in spec_lib.HEADS.items() for head in heads
 ]
+
+
+def objects(draw, *, turned):
+  """Two boxes in every image and a row of padding."""
+  out = np.zeros((BATCH, 3, 6), np.float32)
+  out[..., :2] = draw.uniform(2, SIZE - 2, (BATCH, 3, 2))
+  out[..., 2:4] = (4, 2)
+  out[..., 4] = draw.uniform(-1, 1, (BATCH, 3)) if turned else 0
+  out[..., 5] = draw.integers(3, size=(BATCH, 3))
+  out[:, 2, 5] = -1
+  return out
 
 
 def encode(params, entries, *, mode, key=None, prototypes=None):
@@ -60,6 +84,7 @@ def task_spec(kind, head, changes=None):
     'channels': 4,
     'unet_channels': (4, 4),
     'dropout': 0.0,
+    'detector': DETECTOR,
   }
   return spec_lib.TaskSpec(**(options | (changes or {})))
 
@@ -106,9 +131,12 @@ def test_every_head_learns_its_target_a_little(kind, head):
   rate = 1e-2 / norm**0.5
   (after, _), _ = step(jax.tree.map(lambda p, g: p - rate * g, params, grads))
   assert after < before
-  assert ('_statistics' in aux) == (head not in ('linear',))
+  plain = ('linear', 'faster_rcnn', 'oriented_rcnn')
+  assert ('_statistics' in aux) == (head not in plain)
   found = objective.predict(params, extra, batch)
-  if kind in spec_lib.DENSE:
+  if kind in spec_lib.BOXES:
+    assert found.shape == (BATCH, 4, 7) and np.isfinite(found).all()
+  elif kind in spec_lib.DENSE:
     dates = (2,) if kind == 'semantic_change' else ()
     assert found.shape == (BATCH, *dates, SIZE, SIZE)
   else:

@@ -43,6 +43,8 @@ _TARGETS = {
   'change': 'codes',
   'semantic_change': 'codes',
   'map': 'numbers',
+  'boxes': 'boxes',
+  'oriented_boxes': 'oriented_boxes',
 }
 _TRAIN_PER_FORWARD = 3
 
@@ -184,6 +186,7 @@ def _target(
     kind=_TARGETS[kind],
     classes=classes,
     pair='after' if kind == 'semantic_change' else 'none',
+    count=config.data.max_boxes,
   )
 
 

@@ -23,6 +23,7 @@ from rsfm_jax.models import skysense_v2_spec
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
+from rsfm_jax.tasks import spec as task_spec
 
 
 def used(config: config_dict.ConfigDict) -> bool:
@@ -72,6 +73,11 @@ def check(config: config_dict.ConfigDict, spec: Any) -> None:
     raise ValueError(
       f'config.data.pair={section.pair!r} does not go with {together}: a pair '
       'is two images of config.data.sensor.'
+    )
+  if config.task.kind in task_spec.BOXES:
+    raise ValueError(
+      f'config.task.kind={config.task.kind!r} does not go with {together}: '
+      'boxes are of one image of config.data.sensor.'
     )
   for key in ('erasing', 'mixup'):
     if config.mixing[key]:

@@ -42,6 +42,8 @@ class Options:
     frames: images of a sequence of moving objects; 0 for none.
     frame_seconds: time between two frames.
     cloudiness: share of clouds, on average, over the dates of a series.
+    objects: bright halls and tanks of 8 to 16 pixels that are added to every
+      scene, as far as there is room.
     coarse: sensors of larger pixels, `{name: pixels of the grid per pixel, on
       each axis}`. Where any is given, only these have a series; the others
       see the first date, as a costly image of high resolution does.
@@ -55,6 +57,7 @@ class Options:
   frames: int = 0
   frame_seconds: float = 0.2
   cloudiness: float = 0.0
+  objects: int = 0
   coarse: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -63,6 +66,7 @@ class Options:
       'seed': (self.seed, 0, 2**63),
       'dates': (self.dates, 1, 365),
       'frames': (self.frames, 0, 1000),
+      'objects': (self.objects, 0, 64),
       'cloudiness': (self.cloudiness, 0.0, 0.9),
     }
     for name, (value, low, high) in limits.items():
@@ -93,7 +97,12 @@ def make(options: Options, index: int) -> Sample:
   u8 [H, W]; of a sequence `<optical sensor>/sequence` [T, H, W, C] and
   `tracks` f32 [T, n, 7].
   """
-  scene = scene_lib.compose(seed=options.seed, index=index, size=options.size)
+  scene = scene_lib.compose(
+    seed=options.seed,
+    index=index,
+    size=options.size,
+    scattered=options.objects,
+  )
   ground = scene.ground
   first = _moment(scene, ground, options, scene.day, 'date/0')
   arrays = {f'{name}/image': image for name, image in first.images.items()}

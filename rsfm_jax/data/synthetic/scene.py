@@ -12,6 +12,7 @@ from rsfm_jax.data.synthetic import ground as ground_lib
 from rsfm_jax.data.synthetic import nature
 from rsfm_jax.data.synthetic import optical
 from rsfm_jax.data.synthetic import season
+from rsfm_jax.data.synthetic import settle
 from rsfm_jax.data.synthetic import towns
 
 # Scene classes in label order: names are an API, new ones go to the end.
@@ -71,7 +72,7 @@ def date_of(day: int) -> str:
   return (_EPOCH + datetime.timedelta(days=int(day))).isoformat()
 
 
-def compose(*, seed: int, index: int, size: int) -> Scene:
+def compose(*, seed: int, index: int, size: int, scattered: int = 0) -> Scene:
   """The scene of sample `index`: a function of its arguments alone.
 
   Classes take turns, so that any run of samples is balanced, and every class
@@ -81,6 +82,7 @@ def compose(*, seed: int, index: int, size: int) -> Scene:
     seed: of the whole set, >= 0.
     index: of the sample, >= 0.
     size: height and width in pixels; a pixel is 1.4 to 2.8 m.
+    scattered: objects to add, see `settle.scattered`.
   """
   label = index % len(CLASSES)
   theme = CLASSES[label]
@@ -92,6 +94,7 @@ def compose(*, seed: int, index: int, size: int) -> Scene:
     latitude = -latitude
   drawn = canvas.Canvas(fields.stream(seed, index, 'layout'), size, gsd_m)
   THEMES[theme](drawn)
+  settle.scattered(drawn, scattered)
   return Scene(
     seed=seed,
     index=index,

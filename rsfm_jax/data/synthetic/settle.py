@@ -195,6 +195,25 @@ def tanks(c: Canvas, path: ground_lib.Path) -> None:
   )
 
 
+def scattered(c: Canvas, count: int) -> None:
+  """Up to `count` bright halls and tanks, wherever there is free land.
+
+  They are 8 to 16 pixels long: what a detector is shown to find.
+  """
+  for _ in range(count):
+    centre, length = c.rng.random((1, 2)) * c.size, c.uniform(8, 16)
+    round_ = c.chance(0.4)
+    width = length if round_ else length / c.uniform(1.4, 2.5)
+    thing = Thing.STORAGE_TANK if round_ else Thing.BUILDING
+    turn = c.uniform(-np.pi / 2, np.pi / 2)
+    c.add(
+      objects.boxes(centre, length, width, turn, thing),
+      ('tank',) if round_ else ('metal_roof', 'flat_roof'),
+      height=6.0,
+      on=LAND,
+    )
+
+
 def parked(c: Canvas, cells: canvas_lib.Cells, *, share: float) -> None:
   """Parked vehicles in rows on the free part of lots."""
   count = int(90 * share * (c.size * c.gsd_m / 128) ** 2) + 1

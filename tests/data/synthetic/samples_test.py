@@ -255,3 +255,20 @@ def test_throughput(options):
   start = time.process_time()
   samples.make_many(options, range(12, 60))
   assert 48 / (time.process_time() - start) > 70
+
+
+def test_objects_are_added_as_far_as_there_is_room(options):
+  plain = dataclasses.replace(options, sensors=options.sensors[:1])
+  more = dataclasses.replace(plain, objects=6)
+  index = scene.CLASSES.index('pasture')
+  before, after = (samples.make(o, index) for o in (plain, more))
+  boxes = [
+    s.arrays['boxes'][s.arrays['boxes'][:, 5] >= 0] for s in (before, after)
+  ]
+  added = boxes[1][len(boxes[0]) :]
+  assert np.array_equal(boxes[1][: len(boxes[0])], boxes[0])
+  assert 2 <= len(added) <= 6
+  things = {objects.Thing.BUILDING, objects.Thing.STORAGE_TANK}
+  assert set(added[:, 5]) <= things
+  assert (added[:, 2] >= 8).all() and (added[:, 2] <= 16).all()
+  assert not np.array_equal(*(s.arrays['opt/image'] for s in (before, after)))

@@ -1,0 +1,1 @@
+"""Boxes: geometry, coders, matching, suppression, pooling of regions."""
