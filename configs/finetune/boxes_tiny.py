@@ -39,10 +39,10 @@ def get_config():
   )
   c.data.update(target='boxes', max_boxes=64)
   c.evaluation.update(metric='map50', resamples=200)
-  c.data.batch_size = 8
+  c.data.batch_size = 4
   c.data.window.update(size=64, symmetry='d4')
   c.optim.update(
-    learning_rate=2e-3, warmup_percent=5.0, layer_decay=0.9, clip_norm=3.0
+    learning_rate=1e-3, warmup_percent=5.0, layer_decay=0.9, clip_norm=3.0
   )
   c.train.total_steps = 300
   c.train.evaluation_percent = 50.0
