@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsfm_jax.data import chips
+from rsfm_jax.data import dates as calendar
+from rsfm_jax.data import masks
 from rsfm_jax.data import raster
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import sources
 from rsfm_jax.data import splits
+from rsfm_jax.data import tile_cut
 from rsfm_jax.sensors import checks
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
@@ -53,6 +56,11 @@ def cut(
 ) -> Iterator[Sample]:
   """Reads a scene strip by strip and yields its chips.
 
+  A later date and a mask are cut by the same windows as the image. Where the
+  last chips of a row or column move back over others, the mask is unlabelled
+  in the later one, so that every pixel counts once; chips that overlap on
+  purpose, by a stride, keep it.
+
   Args:
     scene: what to read.
     recipe: how to cut and convert it.
@@ -63,20 +71,39 @@ def cut(
 
   Raises:
     ValueError: damaged, other bands than the contract's, values that cannot
-      be in its unit, smaller than a chip. The message names the file. What
-      was yielded before is then no good either.
+      be in its unit, smaller than a chip; a later date or a mask of another
+      size. The message names the file. What was yielded before is then no
+      good either.
   """
   frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
+  later: list[raster.Raster] = []
   try:
-    for view in _views(scene, frames, recipe, source):
+    if scene.after:
+      later = _open_later(scene, frames[0], recipe)
+    beside = _Beside(later, _read_mask(scene, frames[0], recipe))
+    for view in _views(scene, frames, recipe, source, beside):
       yield from _cut_view(view, counts, part)
   except ValueError as error:
     if scene.path in str(error):
       raise
     raise ValueError(f'{scene.path}: {error}') from error
   finally:
-    for frame in frames:
+    for frame in (*frames, *later):
       frame.close()
+
+
+class _Beside(NamedTuple):
+  """What a scene has on the grid of its image.
+
+  Attributes:
+    later: the raster of a later date, or none.
+    mask: uint8 or float32 [H, W], or None.
+    series: the rasters of all dates, where they are one sample.
+  """
+
+  later: Sequence[raster.Raster] = ()
+  mask: np.ndarray | None = None
+  series: Sequence[raster.Raster] = ()
 
 
 class _View(NamedTuple):
@@ -88,16 +115,51 @@ class _View(NamedTuple):
   bands: tuple[str, ...]
   id: str
   source: str
+  beside: _Beside
 
 
-def _views(scene, frames, recipe, source) -> Iterator[_View]:
+def _views(scene, frames, recipe, source, beside) -> Iterator[_View]:
+  if recipe.frames_as == 'series' and len(frames) > 1:
+    beside = beside._replace(series=frames)
+    frames = [dataclasses.replace(frames[0], name='')]
   for frame in frames:
     base = f'{scene.id}/{frame.name}' if frame.name else scene.id
     if recipe.bands_as == 'channels':
-      yield _View(scene, frame, recipe, frame.bands, base, source)
+      yield _View(scene, frame, recipe, frame.bands, base, source, beside)
       continue
     for band in frame.bands:
-      yield _View(scene, frame, recipe, (band,), f'{base}/{band}', source)
+      name = f'{base}/{band}'
+      yield _View(scene, frame, recipe, (band,), name, source, beside)
+
+
+def _open_later(scene, frame, recipe) -> list[raster.Raster]:
+  """The later date, a GeoTIFF on the grid of the first one."""
+  windowed = readers.is_windowed(scene)
+  later = readers.open_scene(
+    dataclasses.replace(
+      scene, files=scene.after, grid=frame.grid if windowed else ''
+    ),
+    sensor=recipe.source,
+    layout=recipe.layout,
+  )
+  _check_size((later[0].height, later[0].width), frame, scene.after[0][1])
+  return later
+
+
+def _read_mask(scene, frame, recipe) -> np.ndarray | None:
+  if not scene.mask:
+    return None
+  mask = masks.read(scene.mask, recipe.mask, frame=scene.frame)
+  _check_size(mask.shape, frame, scene.mask)
+  return mask
+
+
+def _check_size(shape, frame: raster.Raster, path: str) -> None:
+  if tuple(shape) != (frame.height, frame.width):
+    raise ValueError(
+      f'{path} has {shape[0]} x {shape[1]} pixels, its image '
+      f'{frame.height} x {frame.width}; they must lie on each other.'
+    )
 
 
 def _cut_view(view: _View, counts: Counts, part) -> Iterator[Sample]:
@@ -151,11 +213,52 @@ def _cut_strip(view: _View, named, scale, counts: Counts) -> Iterator[Sample]:
     arrays = {f'{name}/image': image}
     if share:
       arrays[f'{name}/valid'] = np.ascontiguousarray(valid)
+    arrays |= _cut_beside(view, window, counts)
     if scale is not None:
       arrays[f'{name}/scene_scale'] = scale
     bands = {name: strip.present} if strip.present else None
     fields = _fields(view, place) | {'id': id_, 'split': split, 'bands': bands}
     yield Sample(arrays, fields)
+
+
+def _cut_beside(
+  view: _View, window: raster.Window, counts: Counts
+) -> dict[str, np.ndarray]:
+  """The window of what lies beside the image."""
+  name, out = view.recipe.target.name, {}
+  series = [
+    _read_strip(view._replace(frame=frame), [window], counts)
+    for frame in view.beside.series
+  ]
+  if series:
+    out[f'{name}/series'] = np.stack([date.image for date in series])
+    valid = np.stack([date.valid for date in series])
+    if not valid.all():
+      out[f'{name}/series_valid'] = valid
+    if view.scene.dates:
+      first = view.scene.date
+      days = [calendar.since(date, first) for date in view.scene.dates]
+      out[f'{name}/days'] = np.array(days, np.int32)
+  for later in view.beside.later:
+    image, valid, _ = _read_strip(view._replace(frame=later), [window], counts)
+    out[f'{name}/after'] = np.ascontiguousarray(image)
+    if not valid.all():
+      out[f'{name}/after_valid'] = np.ascontiguousarray(valid)
+  if view.beside.mask is not None:
+    out[view.recipe.mask.name] = _cut_mask(view, window)
+  return out
+
+
+def _cut_mask(view: _View, window: raster.Window) -> np.ndarray:
+  """Unlabelled where the chips before this one have the pixels already."""
+  row, column, height, width = window
+  mask = view.beside.mask[row : row + height, column : column + width].copy()
+  size = view.recipe.chip
+  if view.recipe.cut == 'tile' and view.recipe.stride in (None, size) and size:
+    unlabelled = tile_cut.UNLABELLED if mask.dtype == np.uint8 else np.nan
+    mask[: -row % size] = unlabelled
+    mask[:, : -column % size] = unlabelled
+  return mask
 
 
 def _fields(view: _View, place: raster.Place) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rsfm_jax.data import sources
 from rsfm_jax.data import store
 from rsfm_jax.data import tasks
 from rsfm_jax.data import workers as pools
+from rsfm_jax.data.datasets import registry
 
 # Among many scenes a few bad ones are skipped; more than this share is a
 # mistake in the recipe rather than in the files.
@@ -45,6 +46,9 @@ class Job:
       have their own.
     label: 'folder' or 'none'; a table or TFDS gives labels by itself.
     table: CSV of file, label, split (see `sources.scenes`).
+    dataset: name of a published data set in `datasets.registry`, which lists
+      the scenes of the source; `pattern` and `label` are its own then.
+    extent: 'part' of a data set does without its published numbers.
   """
 
   source: str
@@ -53,6 +57,8 @@ class Job:
   pattern: str = '*'
   label: Literal['folder', 'none'] = 'none'
   table: str = ''
+  dataset: str = ''
+  extent: Literal['whole', 'part'] = 'whole'
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -127,7 +133,7 @@ def pack(
   )
   header = shards.Header(
     sensors=job.recipe.sensors,
-    classes=sources.classes(job.source, found),
+    classes=_classes(job, found),
   )
   with files.exclusive(folder):
     shards.check_new(folder, resume=resume == 'yes')
@@ -159,6 +165,14 @@ def pack(
 def _scenes(job: Job) -> Sequence[sources.Scene]:
   if isinstance(job.recipe, recipes.Places):
     return places.scenes(job.source, job.recipe)
+  if job.dataset:
+    given = job.recipe.split.kind == 'table'
+    return registry.get(job.dataset).scenes(
+      job.source,
+      extent=job.extent,
+      table=job.table,
+      divided='given' if given else 'later',
+    )
   return sources.scenes(
     job.source,
     sensor=job.recipe.source,
@@ -166,6 +180,12 @@ def _scenes(job: Job) -> Sequence[sources.Scene]:
     label=job.label,
     table=job.table,
   )
+
+
+def _classes(job: Job, found: Sequence[sources.Scene]) -> list[str] | None:
+  if job.dataset:
+    return list(registry.get(job.dataset).names) or None
+  return sources.classes(job.source, found)
 
 
 def _tasks(job: Job, folder: pathlib.Path, found, header) -> list[tasks.Task]:

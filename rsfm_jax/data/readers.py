@@ -101,8 +101,9 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
   elif suffix in sources.ARRAYS:
     data = sources.read_bytes(path)
     content = arrays.read_numpy(data, name=path, key=layout.key)
+    content = content if scene.frame is None else content[scene.frame]
   else:
-    content, layers = _read_hdf5(path, sensor, layout, layers)
+    content, layers = _read_hdf5(scene, sensor, layout, layers)
     axes = f'{axes}C' if axes and not layout.key else axes
   stack = arrays.frames(content, axes=axes, name=path)
   if stack.shape[-1] != len(layers):
@@ -126,16 +127,15 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
   ]
 
 
-def _read_hdf5(path, sensor, layout, layers):
+def _read_hdf5(scene, sensor, layout, layers):
   """(array, its layers): one data set by key, or one per band stacked."""
+  path, how = scene.path, {'values': layout.values, 'frame': scene.frame}
   file = io.BytesIO(sources.read_bytes(path)) if '!' in path else path
   if layout.key:
-    content = arrays.read_hdf5(
-      file, {'': layout.key}, name=path, values=layout.values
-    )
+    content = arrays.read_hdf5(file, {'': layout.key}, name=path, **how)
     return content[..., 0], layers
   datasets = dict(layout.datasets) or _datasets(file, path, sensor)
-  content = arrays.read_hdf5(file, datasets, name=path, values=layout.values)
+  content = arrays.read_hdf5(file, datasets, name=path, **how)
   return content, tuple(datasets)
 
 
