@@ -125,7 +125,7 @@ def _check(args: argparse.Namespace) -> None:
   if not args.out:
     raise ValueError('rsfm data pack needs --out.')
   if args.dataset:
-    given = ('source', 'sensor', 'recipe', 'store_as', 'bands', 'datasets')
+    given = ('source', 'sensor', 'recipe', 'bands', 'datasets')
     extra = [name for name in given if getattr(args, name)]
     if extra or not args.copy:
       raise ValueError(
@@ -185,7 +185,7 @@ def _dataset_job(args: argparse.Namespace) -> pack.Job:
   one = registry.get(args.dataset)
   changes = {
     name: value
-    for name in ('chip', 'stride', 'licence')
+    for name in ('chip', 'stride', 'store_as', 'licence')
     if (value := getattr(args, name))
   }
   kind = args.split or 'table'

@@ -354,6 +354,7 @@ def _stored(image: np.ndarray, recipe: recipes.Recipe) -> np.ndarray:
   if image.dtype == dtype:
     return image
   if dtype.kind in 'ui' and image.size:
+    image = np.rint(image)
     limits = np.iinfo(dtype)
     if image.min() < limits.min or image.max() > limits.max:
       raise ValueError(

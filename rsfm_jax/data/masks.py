@@ -40,6 +40,7 @@ class Mask:
     key: array of an NPZ or HDF5 file.
     axes: see `readers.Layout`.
     channel: which one of several channels of an array holds the values.
+    repeat: along both axes; a coarser mask is repeat x repeat pixels a value.
   """
 
   name: str = 'mask'
@@ -50,6 +51,7 @@ class Mask:
   key: str = ''
   axes: str = ''
   channel: int | None = None
+  repeat: int = 1
 
   def __post_init__(self):
     choices.check(self.form, get_args(Form), key='form of a mask')
@@ -66,6 +68,8 @@ class Mask:
       raise ValueError(
         f'values of a mask must be integers or colours, each once: {known}.'
       )
+    if self.repeat < 1:
+      raise ValueError(f'repeat={self.repeat} must be at least 1.')
     if self.values and len(self.values) != len(self.classes):
       raise ValueError(
         f'{len(self.values)} values for {len(self.classes)} classes.'
@@ -97,6 +101,14 @@ def read(path: str, mask: Mask, *, frame: int | None = None) -> np.ndarray:
       names the file.
   """
   found, nodata = _open(path, mask, frame)
+  told = _told(found, nodata, mask, path)
+  return told.repeat(mask.repeat, 0).repeat(mask.repeat, 1)
+
+
+def _told(
+  found: np.ndarray, nodata: tuple[float, ...], mask: Mask, path: str
+) -> np.ndarray:
+  """[H, W] of what is in the file: [H, W, C]."""
   if mask.form == 'one_hot':
     return _of_channels(found, mask, path)
   if mask.in_colour:
@@ -170,7 +182,7 @@ def _codes(keys: np.ndarray, mask: Mask, path: str) -> np.ndarray:
   if (wrong := known[at] != keys).any():
     raise ValueError(
       f'{path}: {int(wrong.sum())} pixels are {_value(keys[wrong][0], mask)}, '
-      f'which is none of {_told(mask)}.'
+      f'which is none of {_listed(mask)}.'
     )
   return np.array([table[key] for key in known.tolist()], np.uint8)[at]
 
@@ -187,7 +199,7 @@ def _value(key: np.int64, mask: Mask) -> int | Colour:
   return (key >> 16, key >> 8 & 255, key & 255) if mask.in_colour else key
 
 
-def _told(mask: Mask) -> str:
+def _listed(mask: Mask) -> str:
   named = zip(mask.coded, mask.classes, strict=True)
   told = ', '.join(f'{value} {name}' for value, name in named)
   return f'{told}; unlabelled are {list(mask.ignore)}'

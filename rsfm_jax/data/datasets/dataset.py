@@ -44,7 +44,7 @@ class Dataset:
     recipe: how an image becomes samples; its mask, if it has masks.
     image: template of the images' paths.
     after: template of the images of the later date.
-    mask: template of the masks.
+    mask: template of the masks, or a function that gives a mask's path.
     id: template of the sample's id; by default the image's path.
     label: field of the image's path, or a function of the scene and the
       source that gives a class, names of several classes or a number.
@@ -55,6 +55,7 @@ class Dataset:
     division: how scenes are divided.
     counts: published number of scenes per split; of a data set that is whole
       they must be right. {} where no publication was found.
+    total: published number of scenes, where that of splits was not found.
   """
 
   name: str
@@ -62,7 +63,7 @@ class Dataset:
   recipe: recipes.Recipe
   image: str
   after: str = ''
-  mask: str = ''
+  mask: str | Callable[[layout.Found, str], str] = ''
   id: str = ''
   label: str | Callable[[layout.Found, str], Any] = ''
   labels: Literal['one', 'several', 'number'] = 'one'
@@ -71,6 +72,7 @@ class Dataset:
   dates: Callable[[layout.Found, str], Sequence[str]] | None = None
   division: divisions.Division = divisions.All()
   counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  total: int = 0
 
   def __post_init__(self):
     for split in self.counts:
@@ -131,16 +133,23 @@ class Dataset:
     """Divided by the data set's `own` rule, or not at all."""
     files = list(sources.files(source))
     sensor = self.recipe.source
-    find = lambda template: layout.match(files, template, sensor)
-    found = find(self.image)
+    found = layout.match(files, self.image, sensor)
     if not found:
       raise ValueError(
         f'{source} holds no {self.image} of {self.name}, as {self.source} '
         f'has it, among {len(files)} files.'
       )
     parts = self.division(found, source) if own else [''] * len(found)
-    afters = layout.by_fields(find(self.after)) if self.after else {}
-    masks = layout.by_fields(find(self.mask)) if self.mask else {}
+    images = {path for one in found for _, path in one.files}
+    others = [file for file in files if file[1] not in images]
+
+    def beside(template):
+      if not template or callable(template):
+        return {}
+      among = files if template == self.image else others
+      return layout.by_fields(layout.match(among, template, sensor))
+
+    afters, masks = beside(self.after), beside(self.mask)
     scenes = []
     for one, split in zip(found, parts, strict=True):
       if split is not None:
@@ -161,7 +170,11 @@ class Dataset:
   def _scene(self, one, split, source, afters, masks) -> sources.Scene:
     partner = layout.partner
     after = partner(one, afters, self.after) if self.after else None
-    mask = partner(one, masks, self.mask) if self.mask else None
+    mask = None
+    if callable(self.mask):
+      mask = layout.Found({}, (('', self.mask(one, source)),), 0)
+    elif self.mask:
+      mask = partner(one, masks, self.mask)
     label = self.label
     if label:
       label = (
@@ -225,10 +238,12 @@ class Dataset:
 
   def _check_counts(self, scenes, source: str) -> None:
     have = collections.Counter(scene.split for scene in scenes)
-    if self.counts and have != collections.Counter(self.counts):
+    wrong = self.counts and have != collections.Counter(self.counts)
+    if wrong or (self.total and self.total != len(scenes)):
       raise ValueError(
         f'{source} has {dict(have)} scenes of {self.name}, {self.source} '
-        f'tells of {dict(self.counts)}; --part packs what is there.'
+        f'tells of {dict(self.counts) or self.total}; --part packs what is '
+        'there.'
       )
 
   def _check_labels(self, scenes, source: str, extent: Extent) -> None:

@@ -1,6 +1,6 @@
 """How a published data set says which scene is in which split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import csv
 import dataclasses
 import io
@@ -38,13 +38,14 @@ class Lists:
   Attributes:
     files: {split: name of its file}.
     key: template of a name in a list; suffixes do not count.
-    column: of a line, separated by commas.
+    columns: of a line, separated by commas; numbers, or names where the first
+      line names them. Several are joined by '_'.
     where: they are published.
   """
 
   files: Mapping[str, str]
   key: str = '{id}'
-  column: int = 0
+  columns: tuple[int, ...] | tuple[str, ...] = (0,)
   where: str = ''
 
   def __call__(
@@ -52,11 +53,7 @@ class Lists:
   ) -> list[str | None]:
     told: dict[str, str] = {}
     for split, name in self.files.items():
-      for line in read_text(source, name, hint=self.where).splitlines():
-        cells = line.split(',')
-        if not line.strip() or len(cells) <= self.column:
-          continue
-        key = _stem(cells[self.column])
+      for key in self._keys(read_text(source, name, hint=self.where), name):
         if told.setdefault(key, split) != split:
           raise ValueError(
             f'{source}: {key} is in {self.files[told[key]]} and in {name}; '
@@ -64,6 +61,23 @@ class Lists:
           )
     names = [_stem(layout.fill(self.key, one.fields)) for one in found]
     return [told.get(name) for name in names]
+
+  def _keys(self, text: str, name: str) -> list[str]:
+    rows = [row for row in csv.reader(io.StringIO(text)) if any(row)]
+    columns = self.columns
+    if rows and isinstance(columns[0], str):
+      header, *rows = rows
+      missing = set(columns) - set(header)
+      if missing:
+        raise ValueError(f'{name} has no columns {missing} among {header}.')
+      columns = tuple(map(header.index, columns))
+    short = [row for row in rows if len(row) <= max(columns)]
+    if short:
+      raise ValueError(
+        f'{name} has the line {short[0]}; {max(columns) + 1} columns are '
+        'needed.'
+      )
+    return ['_'.join(_stem(row[i]) for i in columns) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +159,8 @@ class All:
     return [self.split] * len(found)
 
 
-Division = Field | Lists | Names | Table | Drawn | All
+# A split, or None to leave it out, for every scene of a source.
+Division = Callable[[Sequence[layout.Found], str], Sequence[str | None]]
 
 
 def read_text(source: str, name: str, *, hint: str = '') -> str:
