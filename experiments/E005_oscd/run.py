@@ -184,7 +184,9 @@ def run() -> None:
   parser.add_argument('--shared', default='../shared')
   parser.add_argument('--steps', type=int, default=200)
   parser.add_argument('--pretrain_steps', type=int, default=300)
-  parser.add_argument('--checkpoint', default='', help='instead of pre-training')
+  parser.add_argument(
+    '--checkpoint', default='', help='instead of pre-training'
+  )
   parser.add_argument('--seeds', type=int, default=3)
   parser.add_argument('--out', default=RESULTS, type=pathlib.Path)
   parser.add_argument('--figures', action='store_true', help='draw, no runs')

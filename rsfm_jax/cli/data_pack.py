@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--pattern', default='*', help='shell pattern of paths in the source')
   add('--chip', type=int, help='edge in pixels; without it scenes stay whole')
   add('--stride', type=int, help='default: the chip, so no overlap')
-  add('--cut', choices=('tile', 'centre'), default='tile')
+  add('--cut', choices=('tile', 'centre'), help='default: tile')
   add(
     '--max_nodata',
     type=float,
@@ -185,7 +185,7 @@ def _dataset_job(args: argparse.Namespace) -> pack.Job:
   one = registry.get(args.dataset)
   changes = {
     name: value
-    for name in ('chip', 'stride', 'store_as', 'licence')
+    for name in ('chip', 'stride', 'cut', 'store_as', 'licence')
     if (value := getattr(args, name))
   }
   kind = args.split or 'table'
@@ -222,7 +222,7 @@ def _job(args: argparse.Namespace) -> pack.Job:
       ),
       chip=args.chip,
       stride=args.stride,
-      cut=args.cut,
+      cut=args.cut or 'tile',
       max_nodata=args.max_nodata,
       split=_policy(args, kind),
       bands_as=args.bands_as,

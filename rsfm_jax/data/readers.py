@@ -1,9 +1,12 @@
 """Opens a scene of any format as rasters."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 from typing import Literal
+
+import numpy as np
 
 from rsfm_jax.data import arrays
 from rsfm_jax.data import geotiff
@@ -99,9 +102,12 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
     data = sources.read_bytes(path)
     content = images.read(data, name=path, channels=len(layers))
   elif suffix in sources.ARRAYS:
-    data = sources.read_bytes(path)
-    content = arrays.read_numpy(data, name=path, key=layout.key)
-    content = content if scene.frame is None else content[scene.frame]
+    if scene.frame is None:
+      data = sources.read_bytes(path)
+      content = arrays.read_numpy(data, name=path, key=layout.key)
+    else:
+      stamp = pathlib.Path(path.partition('!')[0]).stat().st_mtime_ns
+      content = _of_many(path, layout.key, stamp)[scene.frame]
   else:
     content, layers = _read_hdf5(scene, sensor, layout, layers)
     axes = f'{axes}C' if axes and not layout.key else axes
@@ -125,6 +131,13 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
     )
     for i, image in enumerate(stack)
   ]
+
+
+@functools.lru_cache(maxsize=1)
+def _of_many(path: str, key: str, stamp: int) -> np.ndarray:
+  """An array of many scenes, decoded once for all of them."""
+  del stamp
+  return arrays.read_numpy(sources.read_bytes(path), name=path, key=key)
 
 
 def _read_hdf5(scene, sensor, layout, layers):
