@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsfm_jax.data import beside
 from rsfm_jax.data import chips
 from rsfm_jax.data import dates as calendar
-from rsfm_jax.data import masks
 from rsfm_jax.data import raster
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import sources
 from rsfm_jax.data import splits
-from rsfm_jax.data import tile_cut
 from rsfm_jax.sensors import checks
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import matching
@@ -76,34 +75,18 @@ def cut(
       good either.
   """
   frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
-  later: list[raster.Raster] = []
+  around = beside.Beside()
   try:
-    if scene.after:
-      later = _open_later(scene, frames[0], recipe)
-    beside = _Beside(later, _read_mask(scene, frames[0], recipe))
-    for view in _views(scene, frames, recipe, source, beside):
+    around = beside.open_beside(scene, frames, recipe)
+    for view in _views(scene, frames, recipe, source, around):
       yield from _cut_view(view, counts, part)
   except ValueError as error:
     if scene.path in str(error):
       raise
     raise ValueError(f'{scene.path}: {error}') from error
   finally:
-    for frame in (*frames, *later):
+    for frame in (*frames, *around.later):
       frame.close()
-
-
-class _Beside(NamedTuple):
-  """What a scene has on the grid of its image.
-
-  Attributes:
-    later: the raster of a later date, or none.
-    mask: uint8 or float32 [H, W], or None.
-    series: the rasters of all dates, where they are one sample.
-  """
-
-  later: Sequence[raster.Raster] = ()
-  mask: np.ndarray | None = None
-  series: Sequence[raster.Raster] = ()
 
 
 class _View(NamedTuple):
@@ -115,51 +98,20 @@ class _View(NamedTuple):
   bands: tuple[str, ...]
   id: str
   source: str
-  beside: _Beside
+  around: beside.Beside
 
 
-def _views(scene, frames, recipe, source, beside) -> Iterator[_View]:
-  if recipe.frames_as == 'series' and len(frames) > 1:
-    beside = beside._replace(series=frames)
+def _views(scene, frames, recipe, source, around) -> Iterator[_View]:
+  if around.series:
     frames = [dataclasses.replace(frames[0], name='')]
   for frame in frames:
     base = f'{scene.id}/{frame.name}' if frame.name else scene.id
     if recipe.bands_as == 'channels':
-      yield _View(scene, frame, recipe, frame.bands, base, source, beside)
+      yield _View(scene, frame, recipe, frame.bands, base, source, around)
       continue
     for band in frame.bands:
       name = f'{base}/{band}'
-      yield _View(scene, frame, recipe, (band,), name, source, beside)
-
-
-def _open_later(scene, frame, recipe) -> list[raster.Raster]:
-  """The later date, a GeoTIFF on the grid of the first one."""
-  windowed = readers.is_windowed(scene)
-  later = readers.open_scene(
-    dataclasses.replace(
-      scene, files=scene.after, grid=frame.grid if windowed else ''
-    ),
-    sensor=recipe.source,
-    layout=recipe.layout,
-  )
-  _check_size((later[0].height, later[0].width), frame, scene.after[0][1])
-  return later
-
-
-def _read_mask(scene, frame, recipe) -> np.ndarray | None:
-  if not scene.mask:
-    return None
-  mask = masks.read(scene.mask, recipe.mask, frame=scene.frame)
-  _check_size(mask.shape, frame, scene.mask)
-  return mask
-
-
-def _check_size(shape, frame: raster.Raster, path: str) -> None:
-  if tuple(shape) != (frame.height, frame.width):
-    raise ValueError(
-      f'{path} has {shape[0]} x {shape[1]} pixels, its image '
-      f'{frame.height} x {frame.width}; they must lie on each other.'
-    )
+      yield _View(scene, frame, recipe, (band,), name, source, around)
 
 
 def _cut_view(view: _View, counts: Counts, part) -> Iterator[Sample]:
@@ -228,7 +180,7 @@ def _cut_beside(
   name, out = view.recipe.target.name, {}
   series = [
     _read_strip(view._replace(frame=frame), [window], counts)
-    for frame in view.beside.series
+    for frame in view.around.series
   ]
   if series:
     out[f'{name}/series'] = np.stack([date.image for date in series])
@@ -239,26 +191,16 @@ def _cut_beside(
       first = view.scene.date
       days = [calendar.since(date, first) for date in view.scene.dates]
       out[f'{name}/days'] = np.array(days, np.int32)
-  for later in view.beside.later:
+  for later in view.around.later:
     image, valid, _ = _read_strip(view._replace(frame=later), [window], counts)
     out[f'{name}/after'] = np.ascontiguousarray(image)
     if not valid.all():
       out[f'{name}/after_valid'] = np.ascontiguousarray(valid)
-  if view.beside.mask is not None:
-    out[view.recipe.mask.name] = _cut_mask(view, window)
+  if view.around.mask is not None:
+    out[view.recipe.mask.name] = beside.cut_mask(
+      view.around.mask, window, view.recipe
+    )
   return out
-
-
-def _cut_mask(view: _View, window: raster.Window) -> np.ndarray:
-  """Unlabelled where the chips before this one have the pixels already."""
-  row, column, height, width = window
-  mask = view.beside.mask[row : row + height, column : column + width].copy()
-  size = view.recipe.chip
-  if view.recipe.cut == 'tile' and view.recipe.stride in (None, size) and size:
-    unlabelled = tile_cut.UNLABELLED if mask.dtype == np.uint8 else np.nan
-    mask[: -row % size] = unlabelled
-    mask[:, : -column % size] = unlabelled
-  return mask
 
 
 def _fields(view: _View, place: raster.Place) -> dict[str, Any]:
