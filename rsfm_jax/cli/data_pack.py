@@ -3,6 +3,7 @@
 import argparse
 from concurrent import futures
 import contextlib
+import dataclasses
 import fnmatch
 import time
 
@@ -17,6 +18,7 @@ from rsfm_jax.data import splits
 from rsfm_jax.data.datasets import dior
 from rsfm_jax.data.datasets import fair1m
 from rsfm_jax.data.datasets import neon_trees
+from rsfm_jax.data.datasets import registry
 
 HELP = 'cut scenes into chips and write a store'
 
@@ -37,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='folder, .zip, scene file (GeoTIFF, JPEG, PNG, NPY, NPZ, HDF5), '
     'tfds:NAME, or GeoTIFF in a bucket (gs://, s3://; many by --table)',
   )
-  add('--out', required=True, help='folder of the store (of stores: --recipe)')
+  add('--out', help='folder of the store (of stores: --recipe)')
   add('--sensor', help='contract of the files, e.g. sentinel2_l1c')
   add('--store_as', default='', help='contract of the store, e.g. ms')
   add('--pattern', default='*', help='shell pattern of paths in the source')
   add('--chip', type=int, help='edge in pixels; without it scenes stay whole')
   add('--stride', type=int, help='default: the chip, so no overlap')
-  add('--cut', choices=('tile', 'centre'), default='tile')
+  add('--cut', choices=('tile', 'centre'), help='default: tile')
   add(
     '--max_nodata',
     type=float,
@@ -96,6 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=tuple(_RECIPES),
     help='make all stores of a known recipe',
   )
+  add('--dataset', help='pack a published data set: see --list')
+  add('--from', dest='copy', help='folder or .zip of the copy: --dataset')
+  add(
+    '--part',
+    action='store_true',
+    help='the copy is a part of the data set, so numbers may differ: --dataset',
+  )
+  add('--list', action='store_true', help='print the data sets of --dataset')
   add(
     '--shared',
     default='../shared',
@@ -105,13 +115,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  if not args.recipe and not (args.source and args.sensor):
-    raise ValueError('rsfm data pack needs SOURCE and --sensor, or --recipe.')
+  if args.list:
+    print(registry.markdown())
+    return 0
+  _check(args)
   with _workers(args) as workers:
     if args.recipe:
       return _run_recipe(args, workers)
     report = pack.pack(
-      _job(args),
+      _dataset_job(args) if args.dataset else _job(args),
       args.out,
       workers=workers,
       resume='yes' if args.resume else 'no',
@@ -119,6 +131,26 @@ def run(args: argparse.Namespace) -> int:
     )
     print('\n'.join(report.lines()))
   return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+  """Whether the arguments name one thing to pack, and where to."""
+  if not args.out:
+    raise ValueError('rsfm data pack needs --out.')
+  if args.dataset:
+    given = ('source', 'sensor', 'recipe', 'bands', 'datasets')
+    extra = [name for name in given if getattr(args, name)]
+    if extra or not args.copy:
+      raise ValueError(
+        f'--dataset {args.dataset} needs --from FOLDER and knows the rest '
+        f'itself (given: --from {args.copy}, and {extra}).'
+      )
+  elif args.copy or args.part:
+    raise ValueError('--from and --part go with --dataset.')
+  elif not args.recipe and not (args.source and args.sensor):
+    raise ValueError(
+      'rsfm data pack needs SOURCE and --sensor, --dataset or --recipe.'
+    )
 
 
 def _workers(args: argparse.Namespace):
@@ -161,6 +193,27 @@ def _run_recipe(
   return 0
 
 
+def _dataset_job(args: argparse.Namespace) -> pack.Job:
+  """A data set as it is published, but for chips and splits."""
+  one = registry.get(args.dataset)
+  changes = {
+    name: value
+    for name in ('chip', 'stride', 'cut', 'store_as', 'licence')
+    if (value := getattr(args, name))
+  }
+  kind = args.split or 'table'
+  return pack.Job(
+    name=one.name,
+    dataset=one.name,
+    source=args.copy,
+    table=args.table,
+    extent='part' if args.part else 'whole',
+    recipe=dataclasses.replace(
+      one.recipe, split=_policy(args, kind), **changes
+    ),
+  )
+
+
 def _job(args: argparse.Namespace) -> pack.Job:
   kind = args.split or ('table' if args.table or _has_splits(args) else 'train')
   return pack.Job(
@@ -182,19 +235,20 @@ def _job(args: argparse.Namespace) -> pack.Job:
       ),
       chip=args.chip,
       stride=args.stride,
-      cut=args.cut,
+      cut=args.cut or 'tile',
       max_nodata=args.max_nodata,
-      split=splits.Policy(
-        kind=kind,
-        shares=args.shares,
-        seed=args.seed,
-        block_km=args.block_km,
-      ),
+      split=_policy(args, kind),
       bands_as=args.bands_as,
       missing_bands=args.missing_bands,
       processing_baseline=args.processing_baseline,
       licence=args.licence,
     ),
+  )
+
+
+def _policy(args: argparse.Namespace, kind: str) -> splits.Policy:
+  return splits.Policy(
+    kind=kind, shares=args.shares, seed=args.seed, block_km=args.block_km
   )
 
 

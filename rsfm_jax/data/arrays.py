@@ -19,7 +19,7 @@ def frames(array: np.ndarray, *, axes: str = '', name: str) -> np.ndarray:
   """Brings an array to [N, H, W, C].
 
   Args:
-    array: any order of axes, N and C optional.
+    array: any order of axes, N and C optional; H and W too, of single pixels.
     axes: letters of N, C, H, W in the array's order; by default HW, HWC, NHWC.
     name: the file, for messages.
 
@@ -27,16 +27,21 @@ def frames(array: np.ndarray, *, axes: str = '', name: str) -> np.ndarray:
     ValueError: the letters do not describe the array.
   """
   axes = axes or _DEFAULT_AXES.get(array.ndim, '')
-  if sorted(set(axes)) != sorted(axes) or not {'H', 'W'} <= set(axes) <= set(
-    'NHWC'
+  if (
+    sorted(set(axes)) != sorted(axes)
+    or not set(axes) <= set('NHWC')
+    or len({'H', 'W'} & set(axes)) == 1
   ):
-    raise ValueError(f'axes={axes!r}: use H, W and optionally N, C, once each.')
+    raise ValueError(
+      f'axes={axes!r}: use H and W, optionally N, C, once each; of single '
+      'pixels N and C alone.'
+    )
   if len(axes) != array.ndim:
     raise ValueError(
       f'{name} holds an array of shape {array.shape}; axes={axes!r} has '
       f'{len(axes)} letters.'
     )
-  missing = [letter for letter in 'NC' if letter not in axes]
+  missing = [letter for letter in 'NHWC' if letter not in axes]
   array = array.reshape(array.shape + (1,) * len(missing))
   axes += ''.join(missing)
   return np.transpose(array, [axes.index(letter) for letter in 'NHWC'])
@@ -69,6 +74,7 @@ def read_hdf5(
   *,
   name: str,
   values: str = 'stored',
+  frame: int | None = None,
 ) -> np.ndarray:
   """One dataset per band, stacked on a last axis.
 
@@ -78,6 +84,7 @@ def read_hdf5(
     name: the file, for messages.
     values: 'stored' as in the file, or 'scaled' by the numeric attributes
       scale_factor and add_offset, fill values then NaN, as NetCDF readers do.
+    frame: one of the first axis is read and nothing else; None for all.
 
   Returns:
     [..., C], bands in the order of `names`.
@@ -90,7 +97,9 @@ def read_hdf5(
       missing = [n for n in names.values() if n not in content]
       if missing:
         raise ValueError(f'no {missing} among {sorted(content)}')
-      bands = [_dataset(content[n], name, values) for n in names.values()]
+      bands = [
+        _dataset(content[n], name, values, frame) for n in names.values()
+      ]
   except (OSError, RuntimeError, ValueError) as error:
     raise ValueError(f'{name} is not readable as HDF5: {error}') from error
   shapes = {band.shape for band in bands}
@@ -116,8 +125,10 @@ def dataset_names(file: str | io.BytesIO, *, name: str) -> list[str]:
     raise ValueError(f'{name} is not readable as HDF5: {error}') from error
 
 
-def _dataset(dataset: h5py.Dataset, name: str, values: str) -> np.ndarray:
-  array = _numeric(dataset[()], name)
+def _dataset(
+  dataset: h5py.Dataset, name: str, values: str, frame: int | None
+) -> np.ndarray:
+  array = _numeric(np.asarray(dataset[() if frame is None else frame]), name)
   # NetCDF classic has no unsigned types; this flag says what was meant.
   unsigned = dataset.attrs.get('_Unsigned')
   if unsigned in (b'true', 'true') and array.dtype.kind == 'i':

@@ -10,8 +10,10 @@ import numpy as np
 
 from rsfm_jax.data import annotations
 from rsfm_jax.data import augment
+from rsfm_jax.data import beside
 from rsfm_jax.data import boxes as boxes_lib
 from rsfm_jax.data import chips
+from rsfm_jax.data import dates as calendar
 from rsfm_jax.data import raster
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe as recipes
@@ -56,6 +58,11 @@ def cut(
 ) -> Iterator[Sample]:
   """Reads a scene strip by strip and yields its chips.
 
+  A later date and a mask are cut by the same windows as the image. Where the
+  last chips of a row or column move back over others, the mask is unlabelled
+  in the later one, so that every pixel counts once; chips that overlap on
+  purpose, by a stride, keep it.
+
   Args:
     scene: what to read.
     recipe: how to cut and convert it.
@@ -66,19 +73,22 @@ def cut(
 
   Raises:
     ValueError: damaged, other bands than the contract's, values that cannot
-      be in its unit, smaller than a chip, objects outside the image. The
-      message names the file. What was yielded before is then no good either.
+      be in its unit, smaller than a chip, objects outside the image; a later
+      date or a mask of another size. The message names the file. What was
+      yielded before is then no good either.
   """
   frames = readers.open_scene(scene, sensor=recipe.source, layout=recipe.layout)
+  around = beside.Beside()
   try:
-    for view in _views(scene, frames, recipe, source):
+    around = beside.open_beside(scene, frames, recipe)
+    for view in _views(scene, frames, recipe, source, around):
       yield from _cut_view(view, counts, part)
   except ValueError as error:
     if scene.path in str(error):
       raise
     raise ValueError(f'{scene.path}: {error}') from error
   finally:
-    for frame in frames:
+    for frame in (*frames, *around.later):
       frame.close()
 
 
@@ -91,16 +101,20 @@ class _View(NamedTuple):
   bands: tuple[str, ...]
   id: str
   source: str
+  around: beside.Beside
 
 
-def _views(scene, frames, recipe, source) -> Iterator[_View]:
+def _views(scene, frames, recipe, source, around) -> Iterator[_View]:
+  if around.series:
+    frames = [dataclasses.replace(frames[0], name='')]
   for frame in frames:
     base = f'{scene.id}/{frame.name}' if frame.name else scene.id
     if recipe.bands_as == 'channels':
-      yield _View(scene, frame, recipe, frame.bands, base, source)
+      yield _View(scene, frame, recipe, frame.bands, base, source, around)
       continue
     for band in frame.bands:
-      yield _View(scene, frame, recipe, (band,), f'{base}/{band}', source)
+      name = f'{base}/{band}'
+      yield _View(scene, frame, recipe, (band,), name, source, around)
 
 
 def _cut_view(view: _View, counts: Counts, part) -> Iterator[Sample]:
@@ -161,6 +175,7 @@ def _cut_strip(view: _View, named, scale, counts: Counts) -> Iterator[Sample]:
         None,
         oriented=True,  # Whole, also where a chip cuts them.
       )
+    arrays |= _cut_beside(view, window, counts)
     if scale is not None:
       arrays[f'{name}/scene_scale'] = scale
     bands = {name: strip.present} if strip.present else None
@@ -182,6 +197,36 @@ def _boxes(view: _View) -> np.ndarray | None:
       f'{size[0]} x {size[1]} pixels.'
     )
   return found
+
+
+def _cut_beside(
+  view: _View, window: raster.Window, counts: Counts
+) -> dict[str, np.ndarray]:
+  """The window of what lies beside the image."""
+  name, out = view.recipe.target.name, {}
+  series = [
+    _read_strip(view._replace(frame=frame), [window], counts)
+    for frame in view.around.series
+  ]
+  if series:
+    out[f'{name}/series'] = np.stack([date.image for date in series])
+    valid = np.stack([date.valid for date in series])
+    if not valid.all():
+      out[f'{name}/series_valid'] = valid
+    if view.scene.dates:
+      first = view.scene.date
+      days = [calendar.since(date, first) for date in view.scene.dates]
+      out[f'{name}/days'] = np.array(days, np.int32)
+  for later in view.around.later:
+    image, valid, _ = _read_strip(view._replace(frame=later), [window], counts)
+    out[f'{name}/after'] = np.ascontiguousarray(image)
+    if not valid.all():
+      out[f'{name}/after_valid'] = np.ascontiguousarray(valid)
+  if view.around.mask is not None:
+    out[view.recipe.mask.name] = beside.cut_mask(
+      view.around.mask, window, view.recipe
+    )
+  return out
 
 
 def _fields(view: _View, place: raster.Place) -> dict[str, Any]:
@@ -277,6 +322,7 @@ def _stored(image: np.ndarray, recipe: recipes.Recipe) -> np.ndarray:
   if image.dtype == dtype:
     return image
   if dtype.kind in 'ui' and image.size:
+    image = np.rint(image)
     limits = np.iinfo(dtype)
     if image.min() < limits.min or image.max() > limits.max:
       raise ValueError(

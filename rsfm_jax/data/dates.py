@@ -24,6 +24,14 @@ def of_date(date: str | None) -> int:
   return int(_in_year(np.datetime64(found[0], 'D')))
 
 
+def since(time: str, first: str | None) -> int:
+  """Days from 1 January of the year of `first` on; -1 where unknown."""
+  if not time or not first:
+    return UNKNOWN
+  start = np.datetime64(first[:4], 'D')
+  return int((np.datetime64(time[:10], 'D') - start).astype(int))
+
+
 def of_series(days: np.ndarray, date: str | None) -> np.ndarray:
   """Days of the year of a series.
 

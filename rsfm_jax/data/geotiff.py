@@ -230,6 +230,20 @@ class GeoTiff:
     self._stack.close()
 
 
+def read_whole(path: str) -> tuple[np.ndarray, float | None]:
+  """All bands of a file [H, W, C], as stored, and what it calls nodata.
+
+  Raises:
+    ValueError: the file is not a readable raster.
+  """
+  archive, _, member = path.partition('!')
+  try:
+    with rasterio.open(f'/vsizip/{archive}/{member}' if member else path) as f:
+      return np.moveaxis(f.read(), 0, -1), f.nodata
+  except errors.RasterioError as error:
+    raise ValueError(f'{path} is not a readable raster: {error}') from error
+
+
 def located(
   wkt: str, bounds: tuple[float, float, float, float]
 ) -> raster.Place:

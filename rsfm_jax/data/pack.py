@@ -26,6 +26,7 @@ from rsfm_jax.data import sources
 from rsfm_jax.data import store
 from rsfm_jax.data import tasks
 from rsfm_jax.data import workers as pools
+from rsfm_jax.data.datasets import registry
 
 # Among many scenes a few bad ones are skipped; more than this share is a
 # mistake in the recipe rather than in the files.
@@ -46,6 +47,9 @@ class Job:
       have their own.
     label: 'folder' or 'none'; a table or TFDS gives labels by itself.
     table: CSV of file, label, split (see `sources.scenes`).
+    dataset: name of a published data set in `datasets.registry`, which lists
+      the scenes of the source; `pattern` and `label` are its own then.
+    extent: 'part' of a data set does without its published numbers.
   """
 
   source: str
@@ -54,6 +58,8 @@ class Job:
   pattern: str = '*'
   label: Literal['folder', 'none'] = 'none'
   table: str = ''
+  dataset: str = ''
+  extent: Literal['whole', 'part'] = 'whole'
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -162,6 +168,14 @@ def _scenes(job: Job) -> Sequence[sources.Scene]:
     return places.scenes(job.source, job.recipe)
   if job.recipe.boxes:
     return annotations.scenes(job.source, job.recipe.boxes, table=job.table)
+  if job.dataset:
+    given = job.recipe.split.kind == 'table'
+    return registry.get(job.dataset).scenes(
+      job.source,
+      extent=job.extent,
+      table=job.table,
+      divided='given' if given else 'later',
+    )
   return sources.scenes(
     job.source,
     sensor=job.recipe.source,
@@ -175,6 +189,8 @@ def _classes(job: Job, found: Sequence[sources.Scene]) -> list[str] | None:
   """Names of what labels count, or the classes of boxes."""
   if isinstance(job.recipe, recipes.Recipe) and job.recipe.boxes:
     return list(job.recipe.boxes.classes)
+  if job.dataset:
+    return list(registry.get(job.dataset).names) or None
   return sources.classes(job.source, found)
 
 

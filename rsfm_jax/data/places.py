@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsfm_jax.data import cut
+from rsfm_jax.data import dates as calendar
 from rsfm_jax.data import netcdf
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import sources
 from rsfm_jax.data import splits
-
-_UNKNOWN = -1  # Of a day, see `dates.of_series`.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,7 +281,7 @@ def _stacked(
   if not here.all():
     series = np.where(here, series, series.dtype.type(0))
   valid = np.stack([frame.valid for frame in frames])
-  days = [_day(frame.time, first) for frame in frames]
+  days = [calendar.since(frame.time, first) for frame in frames]
   arrays = {
     f'{name}/image': series[0],
     f'{name}/days': np.array(days, np.int32),
@@ -294,11 +293,3 @@ def _stacked(
     if not valid.all():
       arrays[f'{name}/series_valid'] = valid
   return arrays
-
-
-def _day(time: str, first: str | None) -> int:
-  """Days from 1 January of the year of `first` on; -1 where unknown."""
-  if not time:
-    return _UNKNOWN
-  start = np.datetime64(first[:4], 'D')
-  return int((np.datetime64(time[:10], 'D') - start).astype(int))

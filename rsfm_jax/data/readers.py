@@ -1,9 +1,12 @@
 """Opens a scene of any format as rasters."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 from typing import Literal
+
+import numpy as np
 
 from rsfm_jax.data import arrays
 from rsfm_jax.data import geotiff
@@ -99,10 +102,14 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
     data = sources.read_bytes(path)
     content = images.read(data, name=path, channels=len(layers))
   elif suffix in sources.ARRAYS:
-    data = sources.read_bytes(path)
-    content = arrays.read_numpy(data, name=path, key=layout.key)
+    if scene.frame is None:
+      data = sources.read_bytes(path)
+      content = arrays.read_numpy(data, name=path, key=layout.key)
+    else:
+      stamp = pathlib.Path(path.partition('!')[0]).stat().st_mtime_ns
+      content = _of_many(path, layout.key, stamp)[scene.frame]
   else:
-    content, layers = _read_hdf5(path, sensor, layout, layers)
+    content, layers = _read_hdf5(scene, sensor, layout, layers)
     axes = f'{axes}C' if axes and not layout.key else axes
   stack = arrays.frames(content, axes=axes, name=path)
   if stack.shape[-1] != len(layers):
@@ -126,16 +133,22 @@ def _open_arrays(scene, sensor, layout, nodata) -> list[raster.ArrayRaster]:
   ]
 
 
-def _read_hdf5(path, sensor, layout, layers):
+@functools.lru_cache(maxsize=1)
+def _of_many(path: str, key: str, stamp: int) -> np.ndarray:
+  """An array of many scenes, decoded once for all of them."""
+  del stamp
+  return arrays.read_numpy(sources.read_bytes(path), name=path, key=key)
+
+
+def _read_hdf5(scene, sensor, layout, layers):
   """(array, its layers): one data set by key, or one per band stacked."""
+  path, how = scene.path, {'values': layout.values, 'frame': scene.frame}
   file = io.BytesIO(sources.read_bytes(path)) if '!' in path else path
   if layout.key:
-    content = arrays.read_hdf5(
-      file, {'': layout.key}, name=path, values=layout.values
-    )
+    content = arrays.read_hdf5(file, {'': layout.key}, name=path, **how)
     return content[..., 0], layers
   datasets = dict(layout.datasets) or _datasets(file, path, sensor)
-  content = arrays.read_hdf5(file, datasets, name=path, values=layout.values)
+  content = arrays.read_hdf5(file, datasets, name=path, **how)
   return content, tuple(datasets)
 
 

@@ -15,32 +15,12 @@ from rsfm_jax.data import pack
 from rsfm_jax.data import readers
 from rsfm_jax.data import recipe
 from rsfm_jax.data import splits
-from rsfm_jax.sensors import contract
+from rsfm_jax.data.datasets import eurosat
+from rsfm_jax.data.datasets import mstar
 
 _CHIP = 64
 _TABLE = splits.Policy(kind='table')
 _COPERNICUS = 'Copernicus Sentinel data'
-
-# EuroSAT's GeoTIFFs end with B8A.
-_EUROSAT_ORDER = (
-  *(f'B{i:02d}' for i in range(1, 13)),
-  'B8A',
-)
-# Detected amplitude without calibration, its full scale taken as 1 (0 dB).
-_MSTAR = contract.Sensor(
-  name='mstar',
-  kind=contract.Kind.SAR_AMPLITUDE,
-  bands=(
-    contract.Band(
-      name='amplitude',
-      units=contract.Units.UINT8,
-      polarisation='HH',
-      common_name='amplitude',
-    ),
-  ),
-  gsd_m=0.3,
-  scale=1 / 255,
-)
 
 
 def jobs(shared: str) -> Mapping[str, pack.Job]:
@@ -65,7 +45,7 @@ def jobs(shared: str) -> Mapping[str, pack.Job]:
 
 
 def _opt(data: pathlib.Path) -> dict[str, pack.Job]:
-  eurosat, ucmerced = data / 'eurosat_rgb', data / 'ucmerced_rgb_jpg'
+  rgb, ucmerced = data / 'eurosat_rgb', data / 'ucmerced_rgb_jpg'
   naip = ('red', 'green', 'blue', 'nir')
   patches = {
     'source': str(data / 'chesapeake_naip_landsat_lc'),
@@ -74,8 +54,8 @@ def _opt(data: pathlib.Path) -> dict[str, pack.Job]:
   return {
     'eurosat': pack.Job(
       name='eurosat_rgb',
-      source=str(eurosat / 'images.zip'),
-      table=str(eurosat / 'splits.csv'),
+      source=str(rgb / 'images.zip'),
+      table=str(rgb / 'splits.csv'),
       recipe=recipe.Recipe(sensor='opt', split=_TABLE, licence='MIT'),
     ),
     # A few images are smaller than 256: one size for all, from the centre.
@@ -155,7 +135,7 @@ def _ms(data: pathlib.Path) -> dict[str, pack.Job]:
       data / 'eurosat_ms_samples/tif_original',
       l1c,
       '*.tif',
-      layout=readers.Layout(bands=_EUROSAT_ORDER),
+      layout=readers.Layout(bands=eurosat.BANDS),
     ),
     'worldcereal_patch': job(
       'worldcereal_patch', cereal / 'patches', l2a, '*/S2_L2A_10m_*.nc'
@@ -196,7 +176,7 @@ def _sar_l1(data: pathlib.Path) -> dict[str, pack.Job]:
 
 
 def _sar_l2(data: pathlib.Path) -> dict[str, pack.Job]:
-  mstar = data / 'mstar_soc_jpeg'
+  vehicles = data / 'mstar_soc_jpeg'
   cereal = data / 'worldcereal_s1s2_timeseries/patches'
 
   def job(name, folder, pattern, **options):
@@ -229,10 +209,10 @@ def _sar_l2(data: pathlib.Path) -> dict[str, pack.Job]:
     # One size from the centre: the size of a chip would give its class away.
     'mstar': pack.Job(
       name='mstar',
-      source=str(mstar / 'images.zip'),
-      table=str(mstar / 'splits.csv'),
+      source=str(vehicles / 'images.zip'),
+      table=str(vehicles / 'splits.csv'),
       recipe=recipe.Recipe(
-        sensor=_MSTAR,
+        sensor=mstar.SENSOR,
         store_as='sar_l2',
         chip=128,
         cut='centre',

@@ -7,6 +7,7 @@ from typing import Literal
 from rsfm_jax.core import choices
 from rsfm_jax.data import annotations
 from rsfm_jax.data import chips
+from rsfm_jax.data import masks
 from rsfm_jax.data import readers
 from rsfm_jax.data import splits
 from rsfm_jax.sensors import catalogue
@@ -30,6 +31,9 @@ class Recipe:
     bands_as: 'channels' of one sample, or 'samples': every band becomes one
       sample of a sensor that has a single band.
     boxes: where the objects of the scenes are told.
+    frames_as: 'samples', or 'series': the frames of a file are the dates of
+      one sample, of which `image` is the first.
+    mask: what the masks of the scenes hold, where they have one.
     missing_bands: 'error', or 'mask' to store zeros and note the bands.
     processing_baseline: of Sentinel-2 DN, e.g. '05.09'; '' for harmonised.
     licence: noted with every sample.
@@ -45,6 +49,8 @@ class Recipe:
   split: splits.Policy = splits.Policy()
   bands_as: Literal['channels', 'samples'] = 'channels'
   boxes: annotations.Annotations | None = None
+  frames_as: Literal['samples', 'series'] = 'samples'
+  mask: masks.Mask | None = None
   missing_bands: Literal['error', 'mask'] = 'error'
   processing_baseline: str = ''
   licence: str = ''
@@ -52,6 +58,7 @@ class Recipe:
   def __post_init__(self):
     kinds = ('channels', 'samples')
     choices.check(self.bands_as, kinds, key='bands_as')
+    choices.check(self.frames_as, ('samples', 'series'), key='frames_as')
     choices.check(self.missing_bands, ('error', 'mask'), key='missing_bands')
     if not 0 <= self.max_nodata <= 1:
       raise ValueError(f'max_nodata={self.max_nodata} must be within 0..1.')

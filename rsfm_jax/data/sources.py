@@ -37,22 +37,30 @@ class Scene:
   Attributes:
     id: path within the source without its suffix; unique and stable.
     files: ((band, path), ...), or (('', path),) when one file holds all bands.
-    label: class name, or None.
+    label: class name, bits of several classes, a number, or None.
     split: given by a CSV or the data set, or None.
     date: 'YYYY-MM-DD' where the name or a CSV tells it.
     size: bytes of the files as stored, None when nobody knows.
     grid: a raster to whose grid a GeoTIFF is warped; '' for its own.
     boxes: a file that says where objects are.
+    frame: of arrays that hold many scenes, this one along the first axis.
+    after: like `files`, the same ground at a later date.
+    mask: a file with the classes or numbers of the pixels.
+    dates: of the frames, where they are one sample.
   """
 
   id: str
   files: tuple[tuple[str, str], ...]
-  label: str | None = None
+  label: str | tuple[int, ...] | float | None = None
   split: str | None = None
   date: str | None = None
   size: int | None = 0
   grid: str = ''
   boxes: str = ''
+  frame: int | None = None
+  after: tuple[tuple[str, str], ...] = ()
+  mask: str = ''
+  dates: tuple[str, ...] = ()
 
   @property
   def path(self) -> str:
@@ -88,7 +96,7 @@ def scenes(
   if source.startswith('tfds:'):
     return [Scene(**fields) for fields in tfds_source.examples(source)]
   groups: dict[str, dict[str, tuple[str, int | None]]] = {}
-  for inside, path, size in _files(source, table):
+  for inside, path, size in files(source, table):
     if not fnmatch.fnmatchcase(inside, pattern):
       continue
     stem, band = _stem_and_band(inside, sensor)
@@ -187,8 +195,14 @@ def _total(sizes: Iterable[int | None]) -> int | None:
   return None if None in sizes else sum(sizes)
 
 
-def _files(source: str, table: str) -> Iterable[tuple[str, str, int | None]]:
-  """(path within the source, path to open, bytes) of every scene file."""
+def files(
+  source: str, table: str = ''
+) -> Iterable[tuple[str, str, int | None]]:
+  """(path within the source, path to open, bytes) of every scene file.
+
+  Raises:
+    ValueError: no folder, archive or scene file, or a bucket without a table.
+  """
   if uris.scheme(source) != 'local':
     yield from _files_in_bucket(uris.whole(source), table)
     return

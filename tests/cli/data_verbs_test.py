@@ -87,11 +87,46 @@ def test_inspect_writes_a_sheet_and_prints_the_verdict(packed, capsys):
     ),
     (('gs://b/in', '--sensor', 'opt'), 'nobody lists a bucket'),
     (('--recipe', 'real', '--shared', '/nowhere'), 'is not a folder'),
+    (('--dataset', 'dubai'), '--dataset dubai needs --from FOLDER'),
+    (
+      ('--dataset', 'dubai', '--from', 'x', '--sensor', 'opt'),
+      r"knows the rest itself .*\['sensor'\]",
+    ),
+    (('--dataset', 'dubay', '--from', 'x'), 'Did you mean "dubai"'),
+    (('--dataset', 'dubai', '--from', '/nowhere'), '/nowhere is no folder'),
+    (('x', '--sensor', 'opt', '--part'), '--part go with --dataset'),
   ],
 )
 def test_wrong_arguments_are_one_clear_error(tmp_path, arguments, message):
   with pytest.raises(ValueError, match=message):
     run(data_pack, *arguments, '--out', tmp_path / 'out')
+
+
+def test_data_sets_are_listed_without_packing(capsys):
+  assert run(data_pack, '--list') == 0
+  assert '| eurosat_rgb | classes | opt | 10 |' in capsys.readouterr().out
+  with pytest.raises(ValueError, match='needs --out'):
+    run(data_pack, 'x', '--sensor', 'opt')
+
+
+def test_a_data_set_is_packed_by_name(tmp_path):
+  for i in range(2):
+    picture = np.full((12, 12, 3), i, np.uint8)
+    for name in ('A', 'B', 'label'):
+      (tmp_path / 'in' / name).mkdir(parents=True, exist_ok=True)
+      kept = picture[..., 0] * 255 if name == 'label' else picture
+      Image.fromarray(kept).save(tmp_path / f'in/{name}/train_{i}.png')
+  run(
+    data_pack,
+    *('--dataset', 'levir_cd', '--from', tmp_path / 'in', '--part'),
+    *('--out', tmp_path / 'out', '--chip', 8, '--cut', 'centre'),
+    *('--split', 'random', '--shares', '0,0,1', '--licence', 'mine'),
+  )
+  made = store.Store(tmp_path / 'out')
+  assert set(made.column('split')) == {'test'}
+  assert set(made.column('licence')) == {'mine'}
+  assert made.read(1)['change'].shape == (8, 8)
+  assert made.read(1)['change'].all() and not made.read(0)['change'].any()
 
 
 def test_a_scheduler_gives_the_workers(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def npz(**content):
     ((2, 4, 5), 'CHW', (1, 4, 5, 2)),
     ((3, 4, 5), 'NHW', (3, 4, 5, 1)),
     ((5, 2, 4, 3), 'WCHN', (3, 4, 5, 2)),
+    ((3, 2), 'NC', (3, 1, 1, 2)),
   ],
 )
 def test_any_order_of_axes_becomes_nhwc(shape, axes, expected):

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from rsfm_jax.data import cut
@@ -180,3 +181,67 @@ def test_chips_between_two_splits_are_left_out(tmp_path):
   assert (
     0 < found.counts.border and found.counts.border + len(found.samples) == 256
   )
+
+
+def pair(tmp_path, after, **options):
+  """A scene with a later date and the samples that it gives."""
+  first = scene_files.digital_numbers(13, 20, 20)
+  scene = sources.Scene(
+    id='a',
+    files=(('', scene_files.write_tiff(tmp_path / 'a.tif', first)),),
+    after=(('', scene_files.write_tiff(tmp_path / 'b.tif', after)),),
+  )
+  asked = recipe('sentinel2_l1c', **options)
+  return list(cut.cut(scene, asked, counts=cut.Counts()))
+
+
+def test_a_later_date_is_cut_by_the_same_windows(tmp_path):
+  after = scene_files.digital_numbers(13, 20, 20, seed=1)
+  after[:, :3] = 0  # Nodata of the later date alone.
+  for arrays, fields in pair(tmp_path, after, chip=8, stride=6):
+    row, column = map(int, fields['id'].split('/')[1].split('_'))
+    expected = after[:, row : row + 8, column : column + 8].transpose(1, 2, 0)
+    np.testing.assert_array_equal(arrays['sentinel2_l1c/after'], expected)
+    assert 'sentinel2_l1c/valid' not in arrays
+    valid = arrays.get('sentinel2_l1c/after_valid', np.ones((8, 8), bool))
+    np.testing.assert_array_equal(valid, expected.any(-1))
+
+
+def test_a_later_date_on_a_coarser_grid_is_warped_to_the_first(tmp_path):
+  first = scene_files.digital_numbers(13, 20, 20)
+  coarse = np.full((13, 10, 10), 700, np.uint16)
+  scene = sources.Scene(
+    id='a',
+    files=(('', scene_files.write_tiff(tmp_path / 'a.tif', first)),),
+    after=(
+      ('', scene_files.write_tiff(tmp_path / 'b.tif', coarse, pixel=20.0)),
+    ),
+  )
+  ((arrays, _),) = cut.cut(scene, recipe('sentinel2_l1c'), counts=cut.Counts())
+  after = arrays['sentinel2_l1c/after']
+  assert after.shape == (20, 20, 13) and (after == 700).all()
+
+
+def test_a_later_picture_of_another_size_is_named(tmp_path):
+  for name, edge in (('a', 8), ('b', 9)):
+    picture = np.zeros((edge, edge, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / f'{name}.png')
+  scene = sources.Scene(
+    id='a',
+    files=(('', str(tmp_path / 'a.png')),),
+    after=(('', str(tmp_path / 'b.png')),),
+  )
+  with pytest.raises(ValueError, match='b.png has 9 x 9 pixels, its image 8'):
+    list(cut.cut(scene, recipe('opt'), counts=cut.Counts()))
+
+
+def test_frames_are_one_series_or_many_samples(tmp_path):
+  series = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+  np.save(tmp_path / 'a.npy', series)
+  one = cuts_of(tmp_path / 'a.npy', recipe('opt', frames_as='series'))
+  ((arrays, fields),) = one.samples
+  assert fields['id'] == 'a'
+  np.testing.assert_array_equal(arrays['opt/series'], series)
+  np.testing.assert_array_equal(arrays['opt/image'], series[0])
+  many = cuts_of(tmp_path / 'a.npy', recipe('opt'))
+  assert [f['id'] for _, f in many.samples] == ['a/0', 'a/1']
