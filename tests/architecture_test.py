@@ -6,6 +6,7 @@ shown, on a planted violation, to be able to fail.
 
 import ast
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -75,11 +76,11 @@ VAGUE_NAMES = {'utils', 'util', 'helpers', 'helper', 'common', 'misc'}
 
 
 class Source(NamedTuple):
-  """One parsed file and its path relative to the root, with '/'."""
+  """The nodes of one file and its path relative to the root, with '/'."""
 
   path: str
   text: str
-  tree: ast.Module
+  nodes: tuple[ast.AST, ...]
 
   @property
   def room(self) -> str | None:
@@ -89,19 +90,21 @@ class Source(NamedTuple):
     return parts[1] if inside else None
 
 
+@functools.cache
 def sources(root: pathlib.Path) -> list[Source]:
   found = []
   for folder in FOLDERS:
     for path in sorted((root / folder).rglob('*.py')):
       text = path.read_text()
       name = path.relative_to(root).as_posix()
-      found.append(Source(name, text, ast.parse(text, filename=name)))
+      tree = ast.parse(text, filename=name)
+      found.append(Source(name, text, tuple(ast.walk(tree))))
   return found
 
 
 def imports(source: Source) -> Iterator[tuple[ast.stmt, str]]:
   """Every imported dotted name; `from a import b` gives 'a.b'."""
-  for node in ast.walk(source.tree):
+  for node in source.nodes:
     if isinstance(node, ast.Import):
       for alias in node.names:
         yield node, alias.name
@@ -159,7 +162,7 @@ def module_imports(root: pathlib.Path) -> Iterator[str]:
 def local_imports(root: pathlib.Path) -> Iterator[str]:
   """Imports inside a function, where nobody looks for them."""
   for source in sources(root):
-    for function in ast.walk(source.tree):
+    for function in source.nodes:
       if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         for node in ast.walk(function):
           if isinstance(node, ast.Import | ast.ImportFrom):
@@ -172,7 +175,7 @@ def sizes(root: pathlib.Path) -> Iterator[str]:
     lines = source.text.count('\n')
     if lines > FILE_LINES:
       yield f'{source.path}: {lines} lines, more than {FILE_LINES}'
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
       if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         lines = node.end_lineno - node.lineno + 1
         limit = LONG_FUNCTIONS.get(node.name, FUNCTION_LINES)
@@ -194,7 +197,7 @@ def pickles(root: pathlib.Path) -> Iterator[str]:
   for source in sources(root):
     if source.path.startswith('tests/'):
       continue  # A test may make one, to show that it is refused.
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
       if isinstance(node, ast.keyword) and node.arg == 'allow_pickle':
         value = ast.unparse(node.value)
         if value != 'False':

@@ -27,6 +27,20 @@ def layer(number=EXPERTS):
   return made
 
 
+@functools.cache
+def compiled(number=EXPERTS):
+  """`layer(number)` as one program; op by op it would be a hundred."""
+  graphdef, state = nnx.split(layer(number))
+
+  @functools.partial(jax.jit, static_argnames=('options', 'places'))
+  def run(x, *, options, key=None, valid=None, places=1):
+    return nnx.merge(graphdef, state)(
+      x, options=options, key=key, valid=valid, places=places
+    )
+
+  return run
+
+
 def images(count=4, tokens=5, seed=1):
   return jax.random.normal(jax.random.key(seed), (count, tokens, DIM))
 
@@ -41,7 +55,7 @@ def test_one_expert_is_the_dense_ffn():
   for name in ('w_in', 'b_in', 'w_out', 'b_out'):
     getattr(dense, name)[...] = getattr(made.routed, name)[0]
   x = images()
-  y, sums = made(x, options=options())
+  y, sums = compiled(1)(x, options=options())
   np.testing.assert_allclose(y, dense(x), rtol=REORDERED, atol=REORDERED)
   np.testing.assert_allclose(sums.chosen, [[20]])
 
@@ -49,7 +63,7 @@ def test_one_expert_is_the_dense_ffn():
 @pytest.mark.parametrize('choices', [1, 2])
 def test_outputs_are_weighted_by_probabilities_as_they_are(choices):
   made, x = layer(), images()
-  y, _ = made(x, options=options(choices=choices))
+  y, _ = compiled()(x, options=options(choices=choices))
   weights = made.routed.weights
   flat = x.reshape(-1, DIM)
   probs = jax.nn.softmax(flat @ weights.router[0], -1)
@@ -66,7 +80,7 @@ def test_outputs_are_weighted_by_probabilities_as_they_are(choices):
 
 
 def test_sums_add_up_over_calls():
-  made = layer()
+  made = compiled()
   a, b = images(2, 5, 1), images(3, 5, 2)
   sums = [made(x, options=options())[1] for x in (a, b)]
   together = made(jnp.concatenate([a, b]), options=options())[1]
@@ -80,7 +94,7 @@ def test_sums_add_up_over_calls():
 
 
 def test_noise_is_for_training_and_by_the_key():
-  made, x = layer(), images(8)
+  made, x = compiled(), images(8)
   run = lambda key, noise=20.0: made(
     x, options=options(gate_noise=noise), key=key
   )
@@ -98,7 +112,7 @@ def test_noise_is_for_training_and_by_the_key():
 
 
 def test_places_of_a_sample_have_sums_of_their_own():
-  made, x = layer(), images(6)
+  made, x = compiled(), images(6)
   _, together = made(x, options=options(), places=3)
   assert together.chosen.shape == (3, EXPERTS)
   for place in range(3):
@@ -111,7 +125,7 @@ def test_places_of_a_sample_have_sums_of_their_own():
 
 
 def test_images_that_do_not_count_take_no_slot_and_no_part_in_sums():
-  made = layer()
+  made = compiled()
   x, valid = images(4), jnp.array([False, True, False, True])
   run = lambda x, valid, factor=1.0: made(
     x, options=options('capacity', capacity_factor=factor), valid=valid

@@ -61,6 +61,16 @@ def options(engine='dropless', **changes):
   return experts.Options(engine=engine, **changes)
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames='options')
+def program(graphdef, state, x, *, options, **arrays):
+  return nnx.merge(graphdef, state)(x, options=options, **arrays)
+
+
+def run(made, x, **how):
+  """A layer's call as one program."""
+  return program(*nnx.split(made), x, **how)
+
+
 def slow(made, x, sensor, conditioning, choices, activation):
   """Token by token, in numpy: output, gates [N, E], chosen bool [N, E]."""
   w = {n: np.asarray(getattr(made.routed, n)[...]) for n in WEIGHTS}
@@ -105,7 +115,7 @@ def test_every_conditioning_is_the_loop_over_tokens(
   how = options(
     engine, choices=choices, capacity_factor=9.0, activation=activation
   )
-  y, sums = made(x, options=how, sensor=sensor)
+  y, sums = run(made, x, options=how, sensor=sensor)
   expected, gates, chosen = slow(
     made, x, sensor, conditioning, choices, activation
   )
@@ -161,9 +171,9 @@ def test_gradients_are_finite_and_reach_what_a_sensor_uses(conditioning):
 
 def test_a_shared_expert_is_added_as_it_is():
   x, sensor = tokens(), whose()
-  plain, _ = layer('bias')(x, options=options(), sensor=sensor)
+  plain, _ = run(layer('bias'), x, options=options(), sensor=sensor)
   made = layer('bias', shared=True)
-  both, _ = made(x, options=options(), sensor=sensor)
+  both, _ = run(made, x, options=options(), sensor=sensor)
   np.testing.assert_allclose(
     both, plain + made.shared(x), rtol=REORDERED, atol=REORDERED
   )
@@ -172,14 +182,10 @@ def test_a_shared_expert_is_added_as_it_is():
 def test_tokens_that_do_not_count_take_no_slot_and_no_part_in_sums():
   made, x, sensor = layer('bias'), tokens(), whose()
   valid = jax.random.uniform(jax.random.key(5), (IMAGES, TOKENS)) < 0.6
-  run = lambda x: made(
-    x,
-    options=options('capacity', capacity_factor=1.0),
-    sensor=sensor,
-    valid=valid,
-  )
-  y, sums = run(x)
-  other, same = run(jnp.where(valid[..., None], x, -50.0))
+  how = dict(options=options('capacity', capacity_factor=1.0), sensor=sensor)
+  y, sums = run(made, x, valid=valid, **how)
+  dirty = jnp.where(valid[..., None], x, -50.0)
+  other, same = run(made, dirty, valid=valid, **how)
   np.testing.assert_array_equal(other[valid], y[valid])
   jax.tree.map(np.testing.assert_array_equal, same, sums)
   for m in range(SENSORS):

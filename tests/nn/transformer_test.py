@@ -1,5 +1,7 @@
 """Blocks with drop path, and one scan over a run of them."""
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -38,20 +40,38 @@ def tokens(*shape):
   return jax.random.normal(jax.random.key(9), (*shape, DIM))
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames='how')
+def program(graphdef, state, x, key, *, how):
+  how = dict(how)
+  if 'rates' in how:
+    how['rates'] = np.array(how['rates'], np.float32)
+  return transformer.run(nnx.merge(graphdef, state), x, key=key, **how)
+
+
+def run(blocks, x, *, key=None, **how):
+  """`transformer.run` as one program."""
+  return program(*nnx.split(blocks), x, key, how=tuple(how.items()))
+
+
 def one_by_one(blocks, x, *, depth, start=0, shifts=False):
   """The slow oracle: a loop over the blocks."""
   graphdef, state = nnx.split(blocks)
-  for i in range(depth):
-    block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], state))  # noqa: B023
-    x, _ = block(x, **({'shifted': (start + i) % 2 == 1} if shifts else {}))
-  return x
+
+  @jax.jit
+  def loop(state, x):
+    for i in range(depth):
+      block = nnx.merge(graphdef, jax.tree.map(lambda w: w[i], state))  # noqa: B023
+      x, _ = block(x, **({'shifted': (start + i) % 2 == 1} if shifts else {}))
+    return x
+
+  return loop(state, x)
 
 
 @pytest.mark.parametrize('depth', [1, 3])
 def test_a_run_of_global_blocks_is_a_loop_over_them(depth):
   blocks = transformer.stacked(make_global, depth, key=jax.random.key(0))
   x = tokens(2, 5)
-  y, aux = transformer.run(blocks, x, depth=depth)
+  y, aux = run(blocks, x, depth=depth)
   expected = one_by_one(blocks, x, depth=depth)
   np.testing.assert_allclose(y, expected, rtol=REORDERED, atol=REORDERED)
   assert aux is None
@@ -63,12 +83,12 @@ def test_windows_shift_by_the_place_in_the_stage(start, depth):
   """Also in runs that start at an odd block, or are of odd length."""
   blocks = transformer.stacked(make_swin, depth, key=jax.random.key(0))
   x = tokens(2, 4, 4)
-  run = lambda start: transformer.run(
-    blocks, x, depth=depth, start=start, shifts=True
-  )[0]
-  expected = one_by_one(blocks, x, depth=depth, start=start, shifts=True)
-  np.testing.assert_allclose(run(start), expected, rtol=1e-4, atol=1e-4)
-  assert float(jnp.abs(run(1 - start) - expected).max()) > 1e-3
+  how = dict(depth=depth, shifts=True)
+  y, _ = run(blocks, x, start=start, **how)
+  expected = one_by_one(blocks, x, start=start, **how)
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+  other, _ = run(blocks, x, start=1 - start, **how)
+  assert float(jnp.abs(other - expected).max()) > 1e-3
 
 
 @pytest.mark.parametrize('remat', ['full', 'products'])
@@ -114,13 +134,13 @@ def test_drop_path_zeros_whole_images_and_keeps_the_mean():
 def test_dropping_is_for_training_only_and_by_the_key(make):
   blocks = transformer.stacked(make, 2, key=jax.random.key(0))
   x = tokens(6, 4) if make is make_global else tokens(6, 4, 4)
-  rates = np.array([0.0, 0.9], np.float32)
-  run = lambda **how: transformer.run(blocks, x, depth=2, **how)[0]
-  plain = run()
-  np.testing.assert_array_equal(run(rates=rates), plain)
-  np.testing.assert_array_equal(run(key=jax.random.key(1)), plain)
+  rates = (0.0, 0.9)
+  output = lambda **how: run(blocks, x, depth=2, **how)[0]
+  plain = output()
+  np.testing.assert_array_equal(output(rates=rates), plain)
+  np.testing.assert_array_equal(output(key=jax.random.key(1)), plain)
   first, again, other = (
-    run(key=jax.random.key(k), rates=rates) for k in (1, 1, 2)
+    output(key=jax.random.key(k), rates=rates) for k in (1, 1, 2)
   )
   np.testing.assert_array_equal(first, again)
   assert float(jnp.abs(first - other).max()) > 1e-3

@@ -1,6 +1,7 @@
 """Fine-tuning over a stub encoder: heads, targets, freezing, statistics."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ def case(kind, head, changes=None, **options):
     encode,
     contract.Features(maps, (SIZE, SIZE)),
   )
-  heads, extra = objective.init(jax.random.key(0))
+  heads, extra = jax.jit(objective.init)(jax.random.key(0))
   draw = np.random.default_rng(0)
   batch = {
     'opt': {'image': jnp.asarray(draw.normal(size=image.shape), jnp.float32)},
@@ -111,8 +112,13 @@ def case(kind, head, changes=None, **options):
   return objective, encoder | {build.HEADS: heads}, extra, batch
 
 
-def value(objective, params, extra, batch):
-  return objective.loss(params, extra, batch, jax.random.key(1))
+def value(objective, params, extra, batch, seed=1):
+  return objective.loss(params, extra, batch, jax.random.key(seed))
+
+
+def compiled(objective):
+  """`value` of one objective as one program."""
+  return jax.jit(functools.partial(value, objective))
 
 
 @pytest.mark.parametrize('kind, head', CASES)
@@ -133,7 +139,7 @@ def test_every_head_learns_its_target_a_little(kind, head):
   assert after < before
   plain = ('linear', 'faster_rcnn', 'oriented_rcnn')
   assert ('_statistics' in aux) == (head not in plain)
-  found = objective.predict(params, extra, batch)
+  found = jax.jit(objective.predict)(params, extra, batch)
   if kind in spec_lib.BOXES:
     assert found.shape == (BATCH, 4, 7) and np.isfinite(found).all()
   elif kind in spec_lib.DENSE:
@@ -145,20 +151,22 @@ def test_every_head_learns_its_target_a_little(kind, head):
 
 def test_a_frozen_encoder_gets_no_gradient_and_its_head_does():
   objective, params, extra, batch = case('classes', 'linear', encoder='frozen')
-  grads = jax.grad(lambda p: value(objective, p, extra, batch)[0])(params)
+  loss = lambda p: value(objective, p, extra, batch)[0]
+  grads = jax.jit(jax.grad(loss))(params)
   assert not grads['kernel'].any()
   assert all(g.any() for g in jax.tree.leaves(grads[build.HEADS]))
 
 
 def test_statistics_move_after_an_update_only():
   objective, params, extra, batch = case('segmentation', 'fcn')
-  _, aux = value(objective, params, extra, batch)
+  _, aux = compiled(objective)(params, extra, batch)
   new = objective.after_update(params, extra, aux, 0)
   old = trees.flatten(extra['statistics'])
   moved = trees.flatten(new['statistics'])
   assert old.keys() == moved.keys()
   assert any((old[n] != moved[n]).any() for n in old)
-  one = objective.outputs(params, extra, batch, mode='eval')[1]
+  run = functools.partial(objective.outputs, mode='eval')
+  one = jax.jit(run)(params, extra, batch)[1]
   kept = trees.flatten(one)
   assert all((old[n] == kept[n]).all() for n in old)
 
@@ -194,9 +202,8 @@ def test_mixing_needs_no_other_head():
   objective, params, extra, batch = case(
     'classes', 'linear', mixing=mixing.MixingSpec(erasing=0.5, mixup=0.8)
   )
-  one, _ = value(objective, params, extra, batch)
-  again, _ = value(objective, params, extra, batch)
-  other, _ = objective.loss(params, extra, batch, jax.random.key(2))
+  run = compiled(objective)
+  one, again, other = (run(params, extra, batch, seed)[0] for seed in (1, 1, 2))
   assert one == again and one != other
 
 
@@ -204,10 +211,12 @@ def test_one_score_of_change_counts_every_code_above_zero_as_change():
   objective, params, extra, batch = case(
     'change', 'unet', {'loss': 'soft_margin', 'outputs': 1}
   )
-  plain, _ = value(objective, params, extra, batch)
+  run = compiled(objective)
+  plain, _ = run(params, extra, batch)
   batch['place']['target'] = 3 * batch['place']['target']
-  assert value(objective, params, extra, batch)[0] == plain
-  assert set(np.unique(objective.predict(params, extra, batch))) <= {0, 1}
+  assert run(params, extra, batch)[0] == plain
+  found = jax.jit(objective.predict)(params, extra, batch)
+  assert set(np.unique(found)) <= {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -223,8 +232,8 @@ def test_what_windows_are_averaged_by_agrees_with_predictions(
   kind, head, changes
 ):
   objective, params, extra, batch = case(kind, head, changes)
-  found = objective.averaged(params, extra, batch)
-  want = objective.predict(params, extra, batch)
+  run = lambda *args: (objective.averaged(*args), objective.predict(*args))
+  found, want = jax.jit(run)(params, extra, batch)
   if kind == 'map':
     np.testing.assert_array_equal(found[..., 0], want)
     return
