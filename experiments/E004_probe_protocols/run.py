@@ -92,17 +92,17 @@ def measure(
   grid: sweep_grid.Grid, work: pathlib.Path
 ) -> list[sweep_rows.Result]:
   """Results of all jobs; those that stand in `work` are taken from there."""
-  piece = sweep_rows.Piece(0, 1)
-  path = piece.file(work)
-  for _ in range(2):  # What there is, then what was missing.
+  piece, cache = sweep_rows.Piece(0, 1), work / 'features'
+
+  def look() -> tuple[sweep_rows.Found, list[sweep_jobs.Planned]]:
     found = sweep_rows.Found(sweep_rows.read(work))
-    planned = sweep_jobs.plan(grid, piece, found, work / 'features')
-    sweep_jobs.run(
-      planned,
-      grid,
-      work / 'features',
-      keep=lambda result: rows_lib.append(path, [result]),
-    )
+    return found, sweep_jobs.plan(grid, piece, found, cache)
+
+  path = piece.file(work)
+  sweep_jobs.run(
+    look()[1], grid, cache, keep=lambda r: rows_lib.append(path, [r])
+  )
+  found, planned = look()
   done = [
     found.of(job, part.key) for part in planned for job in part.group.jobs
   ]

@@ -33,7 +33,8 @@ class Row:
     missing_bands: the policy for bands that the data lacks.
     n_train: samples that the final classifier was fitted on.
     n_test: samples that the value was measured on.
-    seconds: wall time of the protocol, without feature extraction.
+    seconds: wall time of the fit and its choices; of several seeds in one
+      program, their share.
     metrics: all of `metrics.names_of`, on the test split.
     chosen: what validation chose, and how well the fit converged.
     n_val: samples of the validation split; 0 where there is none.

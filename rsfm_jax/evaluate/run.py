@@ -281,40 +281,45 @@ def evaluate_features(
     start = time.perf_counter()
     metric = protocol.multilabel_metric if data.multilabel else protocol.metric
     results = predict(protocol, data, metric=metric, seeds=seeds)
-    fitting = (time.perf_counter() - start) / len(results)
+    seconds = (time.perf_counter() - start) / len(results)
     # Without a seed in the fit, there is one result: of the first.
     for result, seed in zip(results, seeds):
-      start = time.perf_counter()
-      interval = bootstrap.interval(
-        result.predictions,
-        data.y['test'],
-        classes=data.classes,
+      row = rows_lib.Row(
+        name=name,
+        dataset=dataset,
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        normalisation=normalisation,
         metric=metric,
-        scores=result.scores,
-        resamples=resamples,
-        seed=seed,
+        checkpoint=checkpoint,
+        missing_bands=missing_bands,
+        seconds=round(seconds, 6),
+        **_measured(result, data, metric, resamples=resamples, seed=seed),
       )
-      out.append(
-        rows_lib.Row(
-          name=name,
-          dataset=dataset,
-          protocol=protocol.name,
-          protocol_version=protocol.version,
-          normalisation=normalisation,
-          metric=metric,
-          value=interval.value,
-          low=interval.low,
-          high=interval.high,
-          checkpoint=checkpoint,
-          missing_bands=missing_bands,
-          n_train=result.n_train,
-          n_test=len(data.y['test']),
-          n_val=len(data.y.get('val', ())),
-          width=data.x['train'].shape[1],
-          seconds=round(fitting + time.perf_counter() - start, 3),
-          chosen=result.chosen,
-          metrics=_all_metrics(result, data),
-          predictions=result.predictions,
-        )
-      )
+      out.append(row)
   return out
+
+
+def _measured(
+  result: Prediction, data: _Data, metric: str, *, resamples: int, seed: int
+) -> dict[str, Any]:
+  """What a row says of a prediction."""
+  interval = bootstrap.interval(
+    result.predictions,
+    data.y['test'],
+    classes=data.classes,
+    metric=metric,
+    scores=result.scores,
+    resamples=resamples,
+    seed=seed,
+  )
+  return {
+    **interval._asdict(),
+    'n_train': result.n_train,
+    'n_val': len(data.y.get('val', ())),
+    'n_test': len(data.y['test']),
+    'width': data.x['train'].shape[1],
+    'chosen': result.chosen,
+    'metrics': _all_metrics(result, data),
+    'predictions': result.predictions,
+  }

@@ -19,7 +19,7 @@ def rows(datasets=('a', 'b'), protocols=('linear', 'knn', 'sweep')):
 
 def test_every_row_is_a_point_of_its_panel():
   drawn = spread.figure(rows())
-  assert [axes.get_title() for axes in drawn.axes] == ['a', 'b']
+  assert [axes.get_title('left') for axes in drawn.axes] == ['a', 'b']
   for axes in drawn.axes:
     assert len(axes.containers) == 6
     points = [c.lines[0].get_xydata()[0] for c in axes.containers]
