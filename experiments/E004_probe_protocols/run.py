@@ -81,10 +81,11 @@ def plan(args: argparse.Namespace, stores: pathlib.Path) -> sweep_grid.Grid:
   config.features.update(
     stages=tuple(args.stages), pools=('mean', 'std', 'max')
   )
-  config.checkpoints.ringmoe = {'path': args.checkpoint}
-  for name in args.datasets:
-    of = DATASETS[name]
-    config.datasets[name] = of | {'store': str(stores / of['store'])}
+  with config.unlocked():  # Its sections have the names that a sweep gives.
+    config.checkpoints.ringmoe = {'path': args.checkpoint}
+    for name in args.datasets:
+      of = DATASETS[name]
+      config.datasets[name] = of | {'store': str(stores / of['store'])}
   return sweep_grid.grid(config)
 
 

@@ -101,12 +101,14 @@ def _neighbours(name, rule, *, scaling='none', version=1, **rest) -> Protocol:
 _OLMOEARTH = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1)
 
 
-def _olmoearth(name, words, *, version=1, reset=None, **rest) -> Protocol:
+def _olmoearth(
+  name, words, *, reset=None, scalings=('none',), **rest
+) -> Protocol:
   return Protocol(
     name,
-    version,
+    1,
     'adamw',
-    rest.pop('scalings', ('none',)),
+    scalings,
     f'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, {words}'
     '; batch 128 is a DEFAULT',
     grid=_OLMOEARTH,
