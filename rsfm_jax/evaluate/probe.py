@@ -43,6 +43,7 @@ class Recipe:
       count). OlmoEarth's harness does this at each validation, by building a
       new optimiser; None trains cleanly but does not match its numbers.
     order: shuffled anew in each epoch, or as given.
+    average: of the F1 of bits that validation goes by.
   """
 
   epochs: int = 50
@@ -53,9 +54,11 @@ class Recipe:
   evaluate_every: int | None = None
   reset_optimizer_every: int | None = None
   order: Literal['shuffled', 'given'] = 'shuffled'
+  average: Literal['micro', 'macro'] = 'micro'
 
   def __post_init__(self):
     choices.check(self.order, ('shuffled', 'given'), key='probe.order')
+    choices.check(self.average, ('micro', 'macro'), key='probe.average')
     for name in ('evaluate_every', 'reset_optimizer_every'):
       value = getattr(self, name)
       if value is not None and (value < 1 or self.epochs % value):
@@ -138,14 +141,16 @@ def _batch_norm(x, weight, statistics):
   return _normalise(x, mean, variance), moved
 
 
-def _score(params, statistics, x, y):
-  """Accuracy of classes, or micro-F1 of bits at probability one half."""
+def _score(params, statistics, x, y, *, average: str):
+  """Accuracy of classes, or F1 of bits at probability one half."""
   logits = _head(params, _normalise(x, **statistics))
   if y.ndim == 1:
     return jnp.mean(jnp.argmax(logits, axis=1) == y)
-  bits = logits > 0
-  hits = jnp.sum(bits & (y > 0))
-  return 2 * hits / jnp.maximum(jnp.sum(bits) + jnp.sum(y > 0), 1)
+  bits, true = logits > 0, y > 0
+  axis = None if average == 'micro' else 0
+  hits = jnp.sum(bits & true, axis=axis)
+  both = jnp.sum(bits, axis=axis) + jnp.sum(true, axis=axis)
+  return jnp.mean(2 * hits / jnp.maximum(both, 1))
 
 
 def _train_one(rate, params, rows, train, validation, *, recipe: Recipe):
@@ -184,7 +189,7 @@ def _train_one(rate, params, rows, train, validation, *, recipe: Recipe):
     now = {'params': state[1], 'statistics': state[2]}
     score = jnp.float32(0)
     if validation is not None:
-      score = _score(state[1], state[2], *validation)
+      score = _score(state[1], state[2], *validation, average=recipe.average)
     # Without validation the score never grows, so keep the last state.
     better = True if validation is None else score > best[0]
     keep = functools.partial(jnp.where, better)

@@ -106,13 +106,15 @@ def _olmoearth(
 ) -> Protocol:
   return Protocol(
     name,
-    1,
+    2,  # 1 kept the best state of bits by micro-F1.
     'adamw',
     scalings,
     f'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, {words}'
     '; batch 128 is a DEFAULT',
     grid=_OLMOEARTH,
-    recipe=probe.Recipe(evaluate_every=5, reset_optimizer_every=reset),
+    recipe=probe.Recipe(
+      evaluate_every=5, reset_optimizer_every=reset, average='macro'
+    ),
     multilabel_metric='macro_f1',
     **rest,
   )

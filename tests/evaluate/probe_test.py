@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from rsfm_jax.evaluate import metrics
 from rsfm_jax.evaluate import probe
 
 TRAINED = 1e-3  # The fixture's tolerance, relative; the probe is at 1e-5.
@@ -191,6 +192,20 @@ def test_best_state_on_validation_is_kept():
   np.testing.assert_allclose(
     (kept == truth).mean(-1), fitted.validation.max(-1), atol=1e-6
   )
+
+
+@pytest.mark.parametrize('average', ['micro', 'macro'])
+def test_validation_goes_by_the_f1_of_the_recipe(average):
+  rng = np.random.default_rng(0)
+  x, bits = rng.normal(size=(50, 4)), rng.random((50, 3)) < [0.1, 0.5, 0.9]
+  params = probe.initial(4, 3)
+  statistics = {'mean': x.mean(0), 'variance': x.var(0)}
+  z = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+  found = z @ params['linear']['kernel'] + params['linear']['bias'] > 0
+  table = metrics.confusion(found.astype(int), bits.astype(int), classes=3)
+  ours = probe._score(params, statistics, x, bits, average=average)
+  theirs = metrics.counted(f'{average}_f1')(table)
+  assert float(ours) == pytest.approx(theirs, abs=1e-5)
 
 
 def test_without_validation_the_last_state_is_kept():
