@@ -19,6 +19,10 @@ def get_config() -> config_dict.ConfigDict:
   c.seed = 0
   c.system = 'finetune'
   c.name = 'fine-tuned'  # Of the model, in the rows of results.
+  # What rows call the rules of the run; see configs/finetune/presets.
+  c.protocol = config_dict.ConfigDict(
+    {'name': 'finetune', 'version': 1, 'rules': ()}
+  )
 
   c.model = config_dict.ConfigDict()
   # A run's workdir or a model folder; '' starts from random weights of `size`.
@@ -77,6 +81,10 @@ def get_config() -> config_dict.ConfigDict:
     (r'.*/(kernel|w_in|w_out|router)', True),
     (r'.*', False),
   )
+  # Parameters (path regex) that stand still for the first part of the run.
+  c.optim.held = ''
+  c.optim.held_steps = config_dict.placeholder(int)
+  c.optim.held_percent = config_dict.placeholder(float)
   # The rate of layer l of n is multiplied by layer_decay^(n - 1 - l).
   c.optim.layer_decay = 1.0
 

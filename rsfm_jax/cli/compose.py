@@ -81,15 +81,18 @@ def optimizer(
     ),
     total_steps - 1,
   )
-  gamma = {k: section.pop(k) for k in list(section) if k.startswith('gamma_')}
-  if gamma:
-    section['gamma_steps'] = durations.steps(
-      gamma,
-      'gamma',
-      batch_size=batch_size,
-      total_steps=total_steps,
-      default=1,
-    )
+  for name, default in (('gamma', 1), ('held', 0)):
+    given = {
+      k: section.pop(k) for k in list(section) if k.startswith(f'{name}_')
+    }
+    if given:
+      section[f'{name}_steps'] = durations.steps(
+        given,
+        name,
+        batch_size=batch_size,
+        total_steps=total_steps,
+        default=default,
+      )
   section['total_steps'] = total_steps
   return configs.build(optim.OptimSpec, section, key='optim')
 

@@ -7,8 +7,10 @@ it, and writes what that state reaches on the test split as rows.
 import argparse
 import functools
 import json
+import operator
 import pathlib
 import time
+from typing import Any
 
 import jax
 
@@ -30,11 +32,12 @@ from rsfm_jax.train import run as runs
 
 HELP = 'fine-tune on a labelled store from a config file (again to resume)'
 TAKES_OVERRIDES = True
-PROTOCOL, VERSION = 'finetune', 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--config', required=True, help='of configs/finetune')
+  parser.add_argument(
+    '--config', required=True, help='of configs/finetune; of presets FILE:TASK'
+  )
   parser.add_argument('--workdir', required=True, help='where the run lives')
   parser.epilog = 'Override keys by --config.section.key=value.'
 
@@ -116,6 +119,8 @@ def _test(
   outcome = measure.outcome(best.state, config.data.test_split)
   chosen = {'step': best.step, 'val': best.metadata[best_lib.BEST]}
   chosen |= {'fraction': config.data.label_fraction, 'seed': config.seed}
+  if changed := _changed(config):
+    chosen['changed'] = changed
   out = []
   intervals = bootstrap.of_outcome(
     outcome, resamples=config.evaluation.resamples, seed=config.seed
@@ -125,8 +130,8 @@ def _test(
       rows_lib.Row(
         name=config.name,
         dataset=tiles.dataset(config),
-        protocol=PROTOCOL,
-        protocol_version=VERSION,
+        protocol=config.protocol.name,
+        protocol_version=config.protocol.version,
         normalisation=config.data.normalisation,
         metric=metric,
         value=interval.value,
@@ -140,4 +145,15 @@ def _test(
         chosen=chosen,
       )
     )
+  return out
+
+
+def _changed(config) -> dict[str, Any]:
+  """Rules of the preset that do not hold: {key: what is there instead}."""
+  out = {}
+  for rule in config.protocol.rules:
+    key, _, value = rule.partition('=')
+    now = functools.reduce(operator.getitem, key.split('.'), config)
+    if json.dumps(now) != value:
+      out[key] = now
   return out

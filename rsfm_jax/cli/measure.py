@@ -164,16 +164,18 @@ def model_rows(
   name: str,
   protocols: Sequence[str],
   seed: int = 0,
+  pools: Sequence[str] = ('mean', 'std'),
   **options: Any,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features; options are those of `describer`."""
   rows = probe(
-    describer(opened, to, **options),
+    describer(opened, to, pools=pools, **options),
     functools.partial(batches, to),
     to,
     name=name,
     protocols=protocols,
     checkpoint=opened.content_hash,
+    pools=pools,
     seed=seed,
   )
   memory.trim()  # Of what compiling took.
@@ -235,6 +237,7 @@ def probe(
   name: str,
   protocols: Sequence[str],
   checkpoint: str = '',
+  pools: Sequence[str] = (),
   seed: int,
 ) -> list[rows_lib.Row]:
   """Rows of what `describe` makes of the splits of a target.
@@ -246,6 +249,7 @@ def probe(
     name: for the rows.
     protocols: names of `protocols.PRESETS`.
     checkpoint: content hash, for the rows.
+    pools: that the features are of, if they are of pools.
     seed: of probes and bootstrap.
   """
   found = features(describe, read, to, name=name)
@@ -259,7 +263,8 @@ def probe(
     normalisation=to.normalisation,
     checkpoint=checkpoint,
     missing_bands=to.missing_bands,
-    seed=seed,
+    pools=pools,
+    seeds=(seed,),
   )
 
 

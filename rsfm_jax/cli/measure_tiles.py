@@ -204,16 +204,18 @@ def model_rows(
   name: str,
   protocols: Sequence[str],
   seed: int = 0,
+  pools: Sequence[str] = ('mean', 'std'),
   **options: Any,
 ) -> list[rows_lib.Row]:
   """Probes of a model's frozen features; options are those of `describer`."""
   rows = measure.probe(
-    describer(opened, to, **options),
+    describer(opened, to, pools=pools, **options),
     functools.partial(batches, to),
     to,
     name=name,
     protocols=protocols,
     checkpoint=opened.content_hash,
+    pools=pools,
     seed=seed,
   )
   memory.trim()  # Of what compiling took.

@@ -139,7 +139,11 @@ def _tables(grid, out: pathlib.Path, cache: pathlib.Path, name: str) -> None:
     found.of(job, part.key) for part in planned for job in part.group.jobs
   ]
   text = sweep_tables.write(
-    out, [r for r in results if r is not None], name=name, jobs=len(results)
+    out,
+    [r for r in results if r is not None],
+    name=name,
+    jobs=len(results),
+    resamples=grid.resamples,
   )
   print(text)
   for file in sweep_tables.FILES:

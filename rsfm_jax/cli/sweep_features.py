@@ -178,6 +178,7 @@ def _encode(
     'checkpoint': '' if opened is None else opened.content_hash,
     'normalisation': to.normalisation,
     'missing_bands': to.missing_bands,
+    'pools': [] if opened is None else list(grid.features.pools),
   }
   return feature_cache.Entry(found, about)
 

@@ -1,9 +1,10 @@
 """Runs jobs of a sweep, group by group; what fails becomes a row."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from rsfm_jax.core import progress
 from rsfm_jax.data import labelled
 from rsfm_jax.evaluate import feature_cache
 from rsfm_jax.evaluate import protocols
+from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
 from rsfm_jax.evaluate import sweep_rows
 
@@ -110,26 +112,34 @@ def _results(
       entry, source = feature_cache.get(cache, part.key, part.prepared.make)
     except Exception as failure:
       error = describe(failure)
-  for job in part.pending:
-    if entry is None:
-      yield sweep_rows.Result(job, None, error, part.key)
-      continue
-    start, row, error = time.perf_counter(), None, ''
-    try:
-      row = _measure(job, entry, part.prepared, grid)
-    except Exception as failure:
-      error = describe(failure)
-    seconds = round(time.perf_counter() - start, 3)
-    yield sweep_rows.Result(job, row, error, part.key, source, seconds)
+  for _, group in itertools.groupby(part.pending, _at_once):
+    jobs, start = list(group), time.perf_counter()
+    rows: list[rows_lib.Row | None] = [None] * len(jobs)
+    if entry is not None:
+      try:
+        rows = _measure(jobs, entry, part.prepared, grid)
+      except Exception as failure:
+        error = describe(failure)
+    seconds = round((time.perf_counter() - start) / len(jobs), 3)
+    for job, row in zip(jobs, rows, strict=True):
+      why = error if row is None else ''
+      yield sweep_rows.Result(job, row, why, part.key, source, seconds)
+
+
+def _at_once(job: sweep_rows.Job) -> tuple[Any, ...]:
+  """Equal for jobs that differ by the seed of the probe alone."""
+  labels = job.seed if job.label_fraction < 1 else None
+  return job.protocol, job.label_fraction, labels
 
 
 def _measure(
-  job: sweep_rows.Job,
+  jobs: Sequence[sweep_rows.Job],
   entry: feature_cache.Entry,
   prepared: sweep_features.Prepared,
   grid: sweep_grid.Grid,
-):
-  store = prepared.store
+) -> list[rows_lib.Row]:
+  """One row a job, of jobs that are equal to `_at_once`."""
+  job, store = jobs[0], prepared.store
   x = {split: f.values for split, f in entry.features.items()}
   y = {split: f.labels for split, f in entry.features.items()}
   classes = len(store.classes) if store.classes else None
@@ -142,7 +152,7 @@ def _measure(
     for split in cut:
       rows = chosen(y[split], classes, job.label_fraction, job.seed)
       x[split], y[split] = x[split][rows], y[split][rows]
-  (row,) = runs.evaluate_features(
+  return runs.evaluate_features(
     x,
     y,
     protocols=[job.protocol],
@@ -150,10 +160,9 @@ def _measure(
     dataset=job.dataset,
     classes=classes,
     resamples=grid.resamples,
-    seed=job.seed,
+    seeds=[job.seed for job in jobs],
     **entry.about,
   )
-  return row
 
 
 def classes_of(labels: dict[str, np.ndarray]) -> int:

@@ -1,4 +1,4 @@
-"""Tables of a sweep: Markdown, CSV and one HTML page."""
+"""Tables of a sweep: Markdown, CSV, HTML, and what leaderboards take."""
 
 from collections.abc import Sequence
 import itertools
@@ -7,11 +7,18 @@ from typing import Any
 
 from rsfm_jax.core import files
 from rsfm_jax.evaluate import aggregate
+from rsfm_jax.evaluate import leaderboards
 from rsfm_jax.evaluate import sweep_rows
 from rsfm_jax.plots import report
 from rsfm_jax.plots import tables
 
-FILES = ('tables.md', 'tables.csv', 'tables.html')
+FILES = (
+  'tables.md',
+  'tables.csv',
+  'tables.html',
+  'geobench2.csv',
+  'torchgeo_bench.csv',
+)
 SETTING = ('dataset', 'protocol', 'metric', 'label_fraction')
 EXTRA = ('seeds', 'interval', 'n_train', 'version')
 
@@ -101,14 +108,16 @@ def write(
   *,
   name: str,
   jobs: int,
+  resamples: int,
 ) -> str:
-  """Writes all three; returns the Markdown.
+  """Writes all of `FILES`; returns the Markdown.
 
   Args:
     folder: of the sweep.
     results: one a job.
     name: of the sweep.
     jobs: of the whole grid, whether they have a result or not.
+    resamples: of the bootstrap of every row.
   """
   rows = summary(results)
   failed = [r for r in results if r.row is None]
@@ -131,6 +140,13 @@ def write(
   files.write_text(folder / FILES[0], text)
   files.write_text(
     folder / FILES[1], tables.csv(rows, keys=SETTING, extra=EXTRA)
+  )
+  files.write_text(
+    folder / FILES[3], leaderboards.geobench2(results, name=name)
+  )
+  files.write_text(
+    folder / FILES[4],
+    leaderboards.torchgeo_bench(results, resamples=resamples),
   )
   report.write_report(
     folder / FILES[2],

@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors_numpy
 from rsfm_jax.core import files
 from rsfm_jax.evaluate import features as features_lib
 
-FORMAT = 'rsfm_jax.features/1'
+FORMAT = 'rsfm_jax.features/2'  # 1 had the columns by stage, then pool.
 
 
 class Entry(NamedTuple):

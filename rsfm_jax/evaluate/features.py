@@ -41,18 +41,31 @@ def pool(
 ) -> jax.Array:
   """Concatenates pools of named maps: {stage: [B, h, w, D]} -> f32[B, F].
 
-  The order is by stage, then by pool, as given.
+  The order is by pool, then by stage, as given, so that every pool fills an
+  equal share of the columns; see `of_pool`.
 
   Raises:
     ValueError: a stage or pool that does not exist.
   """
   out = []
-  for stage in stages:
-    choices.check(stage, maps, key='features.stages')
-    for name in pools:
-      choices.check(name, POOLS, key='features.pools')
+  for name in pools:
+    choices.check(name, POOLS, key='features.pools')
+    for stage in stages:
+      choices.check(stage, maps, key='features.stages')
       out.append(POOLS[name](maps[stage].astype(jnp.float32)))
   return jnp.concatenate(out, axis=-1)
+
+
+def of_pool(
+  values: np.ndarray, name: str, *, pools: Sequence[str]
+) -> np.ndarray:
+  """The columns of one pool, of features [N, F] of several.
+
+  Raises:
+    ValueError: it is none of them.
+  """
+  choices.check(name, pools, key='features.pools')
+  return np.split(values, len(pools), axis=1)[list(pools).index(name)]
 
 
 def d4(image: jax.Array) -> list[jax.Array]:

@@ -28,10 +28,13 @@ class Protocol:
     name: the key of the preset.
     version: raised when the rules, and so the numbers, change.
     kind: nearest neighbours, logistic regression, or BatchNorm + Linear.
-    scaling: of the features, learnt on train: a name of `features.SCALINGS`.
+    scalings: of the features, learnt on train: names of `features.SCALINGS`;
+      AdamW only: several, of which validation picks one.
     rule: kNN only, a name of `knn.RULES`.
     grid: values of C, or learning rates; validation picks one, of equals the
       first.
+    poolings: AdamW only: names of `features.POOLS`, of which validation picks
+      one; empty: what the pools give stands side by side.
     refit: what the chosen C is fitted on at the end.
     recipe: AdamW only.
     metric: for one label a sample; selects on val and is reported on test.
@@ -43,10 +46,11 @@ class Protocol:
   name: str
   version: int
   kind: Kind
-  scaling: str
+  scalings: tuple[str, ...]
   source: str
   rule: str | None = None
   grid: tuple[float, ...] = ()
+  poolings: tuple[str, ...] = ()
   refit: Literal['train', 'train_val'] = 'train'
   recipe: probe.Recipe | None = None
   metric: str = 'accuracy'
@@ -54,7 +58,10 @@ class Protocol:
   multilabel: bool = True
 
   def __post_init__(self):
-    choices.check(self.scaling, features.SCALINGS, key='protocol.scaling')
+    for scaling in self.scalings:
+      choices.check(scaling, features.SCALINGS, key='protocol.scalings')
+    for pooling in self.poolings:
+      choices.check(pooling, features.POOLS, key='protocol.poolings')
     for metric in (self.metric, self.multilabel_metric):
       known = (*metrics.COUNTED, *metrics.SCORED)
       choices.check(metric, known, key='protocol.metric')
@@ -64,12 +71,18 @@ class Protocol:
       raise ValueError(f'protocol {self.name} needs a grid.')
     if self.kind == 'adamw' and self.recipe is None:
       raise ValueError(f'protocol {self.name} needs a recipe.')
+    if self.kind != 'adamw' and (len(self.scalings) > 1 or self.poolings):
+      raise ValueError(
+        f'protocol {self.name}: only kind adamw chooses among scalings and '
+        'poolings.'
+      )
 
   @property
   def fits(self) -> int:
     """Classifiers that are fitted: the grid, and the winner once more."""
     refits = self.kind == 'logistic' and self.refit == 'train_val'
-    return max(len(self.grid), 1) + refits
+    views = len(self.scalings) * max(len(self.poolings), 1)
+    return views * max(len(self.grid), 1) + refits
 
   @property
   def seeded(self) -> bool:
@@ -82,13 +95,41 @@ def _grid(start: float, stop: float, count: int) -> tuple[float, ...]:
 
 
 def _neighbours(name, rule, *, scaling='none', version=1, **rest) -> Protocol:
-  return Protocol(name, version, 'knn', scaling, rule=rule, **rest)
+  return Protocol(name, version, 'knn', (scaling,), rule=rule, **rest)
+
+
+_OLMOEARTH = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1)
+
+
+def _olmoearth(
+  name, words, *, reset=None, scalings=('none',), **rest
+) -> Protocol:
+  return Protocol(
+    name,
+    2,  # 1 kept the best state of bits by micro-F1.
+    'adamw',
+    scalings,
+    f'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, {words}'
+    '; batch 128 is a DEFAULT',
+    grid=_OLMOEARTH,
+    recipe=probe.Recipe(
+      evaluate_every=5, reset_optimizer_every=reset, average='macro'
+    ),
+    multilabel_metric='macro_f1',
+    **rest,
+  )
 
 
 _PRESETS = (
   # The project's own. C from 0.01 to 100, standardised, fitted on train only.
   Protocol(
-    'linear', 1, 'logistic', 'standardise', 'rsfm_jax', grid=_grid(-2, 2, 9)
+    'linear', 1, 'logistic', ('standardise',), 'rsfm_jax', grid=_grid(-2, 2, 9)
+  ),
+  _olmoearth(
+    'trained_sweep',
+    'rsfm_jax: whitened too, mean or std, the optimiser not reset',
+    scalings=('none', 'whiten'),
+    poolings=('mean', 'std'),
   ),
   _neighbours(
     'knn20_standardised',
@@ -138,7 +179,7 @@ _PRESETS = (
     'torchgeobench_linear',
     2,  # 1 had micro-F1 in place of micro-mAP.
     'logistic',
-    'none',
+    ('none',),
     'torchgeo_bench/linear.py, solved to the optimum',
     grid=_grid(-6, 4, 40),
     refit='train_val',
@@ -148,7 +189,7 @@ _PRESETS = (
     'dinov3_logreg',
     1,
     'logistic',
-    'none',
+    ('none',),
     'dinov3/eval/log_regression.py; scaling and refit NOT FOUND, DEFAULT none '
     'and train',
     grid=_grid(-6, 5, 45),
@@ -158,28 +199,24 @@ _PRESETS = (
     'galileo_lp',
     1,
     'adamw',
-    'none',
+    ('none',),
     'galileo src/eval/linear_probe.py; one run, not the mean of five',
     # Sixteen rates from 1e-4 to 8e-1; the inner ones are a DEFAULT.
     grid=tuple(m * 10.0**e for e in range(-4, 0) for m in (1, 3, 5, 8)),
     recipe=probe.Recipe(),
   ),
-  *(
-    Protocol(
-      name,
-      1,
-      'adamw',
-      'none',
-      'olmoearth_pretrain/evals/linear_probe.py with --select_best_val, the '
-      f'optimiser {words}; batch 128 is a DEFAULT',
-      grid=(1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1),
-      recipe=probe.Recipe(evaluate_every=5, reset_optimizer_every=reset),
-      multilabel_metric='macro_f1',
-    )
-    for name, reset, words in (
-      ('olmoearth_lp', 5, 'reset at each validation included'),
-      ('olmoearth_lp_continuous', None, 'NOT reset, against the harness'),
-    )
+  _olmoearth(
+    'olmoearth_lp', 'the optimiser reset at each validation included', reset=5
+  ),
+  _olmoearth(
+    'olmoearth_lp_continuous', 'the optimiser NOT reset, against the harness'
+  ),
+  _olmoearth(
+    'olmoearth_lp_sweep',
+    'full_eval_sweep.py over rates and pooling; of one normalisation of the '
+    'pixels, the one that the row names',
+    reset=5,
+    poolings=('mean', 'max'),
   ),
 )
 PRESETS = {protocol.name: protocol for protocol in _PRESETS}

@@ -33,9 +33,12 @@ class Row:
     missing_bands: the policy for bands that the data lacks.
     n_train: samples that the final classifier was fitted on.
     n_test: samples that the value was measured on.
-    seconds: wall time of the protocol, without feature extraction.
+    seconds: wall time of the fit and its choices; of several seeds in one
+      program, their share.
     metrics: all of `metrics.names_of`, on the test split.
     chosen: what validation chose, and how well the fit converged.
+    n_val: samples of the validation split; 0 where there is none.
+    width: of the features; 0 where there are none.
     predictions: int[n_test] or bits [n_test, L] for paired comparisons; in
       memory only.
   """
@@ -56,6 +59,8 @@ class Row:
   seconds: float
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
   chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  n_val: int = 0
+  width: int = 0
   predictions: np.ndarray | None = dataclasses.field(
     default=None, repr=False, compare=False
   )

@@ -32,13 +32,14 @@ class _Data(NamedTuple):
   x: dict[str, np.ndarray]  # by split
   y: dict[str, np.ndarray]
   classes: int
+  pools: tuple[str, ...]
 
   @property
   def multilabel(self) -> bool:
     return self.y['train'].ndim == 2
 
 
-def _check(features, labels, classes) -> _Data:
+def _check(features, labels, classes, pools) -> _Data:
   """Same splits, rows and widths, finite, labels within the classes."""
   for split in ('train', 'test'):
     if split not in features or split not in labels:
@@ -67,7 +68,9 @@ def _check(features, labels, classes) -> _Data:
     )
   for split in y:  # Raises when a label is no class.
     metrics.cells(y[split], y[split], classes=int(classes))
-  return _Data(x, y, int(classes))
+  if pools and width % len(pools):
+    raise ValueError(f'{width} features are not those of the pools {pools}.')
+  return _Data(x, y, int(classes), tuple(pools))
 
 
 def _bits_or_classes(logits: np.ndarray, multilabel: bool) -> np.ndarray:
@@ -95,20 +98,27 @@ def _best(logits, data: _Data, metric: str) -> tuple[int, float]:
   return best, float(scores[best])
 
 
-def _neighbours(protocol, data, metric, seed) -> Prediction:
-  del metric, seed
+def _scaled(x: Mapping[str, np.ndarray], scaling: str):
+  scale = features_lib.scaler(x['train'], scaling=scaling)
+  return {split: scale(values) for split, values in x.items()}
+
+
+def _neighbours(protocol, data, metric, seeds) -> list[Prediction]:
+  del metric, seeds
+  x = _scaled(data.x, protocol.scalings[0])
   votes = knn.classify(
-    data.x['train'],
+    x['train'],
     data.y['train'],
-    data.x['test'],
+    x['test'],
     how=knn.rule(protocol.rule),
     classes=data.classes,
   )
-  return Prediction(votes.predictions, votes.scores, {}, len(data.x['train']))
+  return [Prediction(votes.predictions, votes.scores, {}, len(x['train']))]
 
 
-def _logistic(protocol, data, metric, seed) -> Prediction:
-  del seed
+def _logistic(protocol, data, metric, seeds) -> list[Prediction]:
+  del seeds
+  data = data._replace(x=_scaled(data.x, protocol.scalings[0]))
   x, y = data.x['train'], data.y['train']
   fitted = logistic.fit(x, y, classes=data.classes, C=protocol.grid)
   best, score = _best(logistic.logits(fitted, data.x['val']), data, metric)
@@ -130,33 +140,66 @@ def _logistic(protocol, data, metric, seed) -> Prediction:
     ),
     data.x['test'],
   )[0]
+  return [_predicted(on_test, data, chosen, len(x))]
+
+
+def _predicted(logits, data: _Data, chosen, n_train: int) -> Prediction:
   return Prediction(
-    _bits_or_classes(on_test, data.multilabel),
-    _probabilities(on_test, data.multilabel),
+    _bits_or_classes(logits, data.multilabel),
+    _probabilities(logits, data.multilabel),
     chosen,
-    len(x),
+    n_train,
   )
 
 
-def _adamw(protocol, data, metric, seed) -> Prediction:
-  validation = data.x['val'], data.y['val']
+def _views(protocol, data: _Data) -> list[tuple[dict[str, str], dict]]:
+  """What validation chooses among: a name of each choice, and {split: x}."""
+  pooled = [({}, data.x)]
+  if protocol.poolings and data.pools:  # Raw statistics have no pools.
+    pooled = [
+      (
+        {'pooling': name},
+        {
+          split: features_lib.of_pool(values, name, pools=data.pools)
+          for split, values in data.x.items()
+        },
+      )
+      for name in protocol.poolings
+    ]
+  if len(protocol.scalings) == 1:
+    return [(named, _scaled(x, protocol.scalings[0])) for named, x in pooled]
+  return [
+    (named | {'scaling': scaling}, _scaled(x, scaling))
+    for named, x in pooled
+    for scaling in protocol.scalings
+  ]
+
+
+def _adamw(protocol, data, metric, seeds) -> list[Prediction]:
+  """Every view, seed and rate in one program; val chooses for each seed."""
+  named, views = zip(*_views(protocol, data), strict=True)
+  of = lambda split: [view[split] for view in views]
   fitted = probe.fit(
-    data.x['train'],
+    of('train'),
     data.y['train'],
     classes=data.classes,
     learning_rates=protocol.grid,
     recipe=protocol.recipe,
-    validation=validation,
-    seed=seed,
+    validation=(of('val'), data.y['val']),
+    seeds=seeds,
   )
-  best, score = _best(probe.logits(fitted, data.x['val']), data, metric)
-  on_test = probe.logits(fitted, data.x['test'])[best]
-  return Prediction(
-    _bits_or_classes(on_test, data.multilabel),
-    _probabilities(on_test, data.multilabel),
-    {'learning_rate': protocol.grid[best], 'val': score},
-    len(data.x['train']),
-  )
+  on_val = probe.logits(fitted, of('val'))
+  out = []
+  for place, seed in enumerate(seeds):
+    found = on_val[:, place]
+    best, score = _best(found.reshape(-1, *found.shape[2:]), data, metric)
+    view, rate = divmod(best, len(protocol.grid))
+    chosen = {'learning_rate': protocol.grid[rate], **named[view]}
+    one = probe.only(fitted, view=view, seed=place, rate=rate)
+    on_test = probe.logits(one, [views[view]['test']])[0, 0, 0]
+    chosen |= {'val': score, 'seed': seed}
+    out.append(_predicted(on_test, data, chosen, len(data.y['train'])))
+  return out
 
 
 def _all_metrics(result: Prediction, data: _Data) -> dict[str, float]:
@@ -174,16 +217,22 @@ _KINDS = {'knn': _neighbours, 'logistic': _logistic, 'adamw': _adamw}
 
 
 def predict(
-  protocol: protocols_lib.Protocol, data: _Data, *, metric: str, seed: int
-) -> Prediction:
-  """Scales the features, fits on train, selects on val, predicts test."""
+  protocol: protocols_lib.Protocol,
+  data: _Data,
+  *,
+  metric: str,
+  seeds: Sequence[int],
+) -> list[Prediction]:
+  """Scales the features, fits on train, selects on val, predicts test.
+
+  Returns:
+    One prediction a seed where the protocol is seeded, else one.
+  """
   if data.multilabel and not protocol.multilabel:
     raise ValueError(f'protocol {protocol.name} has no multi-label form.')
   if protocol.kind != 'knn' and 'val' not in data.x:
     raise ValueError(f'protocol {protocol.name} needs a split "val".')
-  scale = features_lib.scaler(data.x['train'], scaling=protocol.scaling)
-  data = data._replace(x={split: scale(x) for split, x in data.x.items()})
-  return _KINDS[protocol.kind](protocol, data, metric, seed)
+  return _KINDS[protocol.kind](protocol, data, metric, seeds)
 
 
 def evaluate_features(
@@ -197,8 +246,9 @@ def evaluate_features(
   normalisation: str = 'dataset',
   checkpoint: str = '',
   missing_bands: str = 'error',
+  pools: Sequence[str] = (),
   resamples: int = 1000,
-  seed: int = 0,
+  seeds: Sequence[int] = (0,),
 ) -> list[rows_lib.Row]:
   """Measures frozen features under named protocols.
 
@@ -212,52 +262,64 @@ def evaluate_features(
     normalisation: of the pixels, for the rows.
     checkpoint: content hash, for the rows.
     missing_bands: policy, for the rows.
+    pools: what the features are of, if of pools; see `features.pool`.
     resamples: of the bootstrap of the interval.
-    seed: of probes and bootstrap.
+    seeds: of probes, all in one program, and of the bootstrap.
 
   Returns:
-    One row a protocol, with its predictions in memory for
-    `bootstrap.difference`.
+    One row a protocol, and a seed where the protocol is seeded (else of the
+    first), with its predictions in memory for `bootstrap.difference`.
 
   Raises:
     ValueError: splits, shapes or labels that do not fit, features that are not
       finite, an unknown protocol.
   """
   presets = [protocols_lib.get(protocol) for protocol in protocols]
-  data = _check(features, labels, classes)
+  data = _check(features, labels, classes, pools)
   out = []
   for protocol in presets:
     start = time.perf_counter()
     metric = protocol.multilabel_metric if data.multilabel else protocol.metric
-    result = predict(protocol, data, metric=metric, seed=seed)
-    interval = bootstrap.interval(
-      result.predictions,
-      data.y['test'],
-      classes=data.classes,
-      metric=metric,
-      scores=result.scores,
-      resamples=resamples,
-      seed=seed,
-    )
-    out.append(
-      rows_lib.Row(
+    results = predict(protocol, data, metric=metric, seeds=seeds)
+    seconds = (time.perf_counter() - start) / len(results)
+    # Without a seed in the fit, there is one result: of the first.
+    for result, seed in zip(results, seeds):
+      row = rows_lib.Row(
         name=name,
         dataset=dataset,
         protocol=protocol.name,
         protocol_version=protocol.version,
         normalisation=normalisation,
         metric=metric,
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
         checkpoint=checkpoint,
         missing_bands=missing_bands,
-        n_train=result.n_train,
-        n_test=len(data.y['test']),
-        seconds=round(time.perf_counter() - start, 3),
-        chosen=result.chosen,
-        metrics=_all_metrics(result, data),
-        predictions=result.predictions,
+        seconds=round(seconds, 6),
+        **_measured(result, data, metric, resamples=resamples, seed=seed),
       )
-    )
+      out.append(row)
   return out
+
+
+def _measured(
+  result: Prediction, data: _Data, metric: str, *, resamples: int, seed: int
+) -> dict[str, Any]:
+  """What a row says of a prediction."""
+  interval = bootstrap.interval(
+    result.predictions,
+    data.y['test'],
+    classes=data.classes,
+    metric=metric,
+    scores=result.scores,
+    resamples=resamples,
+    seed=seed,
+  )
+  return {
+    **interval._asdict(),
+    'n_train': result.n_train,
+    'n_val': len(data.y.get('val', ())),
+    'n_test': len(data.y['test']),
+    'width': data.x['train'].shape[1],
+    'chosen': result.chosen,
+    'metrics': _all_metrics(result, data),
+    'predictions': result.predictions,
+  }

@@ -56,6 +56,9 @@ class OptimSpec:
       `gamma_steps` steps.
     milestones: shares of the steps after the warm-up, of 'multistep'.
     gamma_steps: of 'exponential', usually an epoch.
+    held: path regex of parameters that stand still for `held_steps`; their
+      moments grow meanwhile.
+    held_steps: see there.
     min_learning_rate: what the schedule ends at.
     warmup_learning_rate: what the linear warm-up starts at.
     warmup_steps: 0 for none.
@@ -96,6 +99,8 @@ class OptimSpec:
   gamma: float = 0.1
   milestones: Sequence[float] = ()
   gamma_steps: int = 1
+  held: str = ''
+  held_steps: int = 0
 
   def __post_init__(self):
     choices.check(self.shape, get_args(Shape), key='optim.shape')
@@ -246,6 +251,8 @@ def make(
     def apply(name, p, change, decays, share, still):
       if still:
         return p
+      if spec.held_steps and re.fullmatch(spec.held, name):
+        share = jnp.where(step < spec.held_steps, 0.0, share)
       old = p.astype(jnp.float32)
       if decays:
         change = change + strength * old

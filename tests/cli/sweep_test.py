@@ -14,6 +14,7 @@ from rsfm_jax.cli import main
 from rsfm_jax.cli import models
 from rsfm_jax.cli import sweep_features
 from rsfm_jax.cli import sweep_grid
+from rsfm_jax.evaluate import probe
 from rsfm_jax.evaluate import sweep_rows
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -155,6 +156,42 @@ def test_processes_do_what_one_does(swept, tmp_path):
   assert {j: r.row.value for j, r in one.items()} == {
     j: r.row.value for j, r in many.items()
   }
+
+
+def test_leaderboards_get_their_columns(swept):
+  _, out = swept
+  read = lambda name: list(csv.DictReader((out / name).open()))
+  assert len(read('geobench2.csv')) == 24
+  mine = read('torchgeo_bench.csv')
+  assert len(mine) == 12 and {r['method'] for r in mine} == {'knn5'}
+  assert {r['partition'] for r in mine} == {'default', '0.20x_train'}
+  assert all(int(r['feature_dim']) > 0 for r in mine)
+
+
+def test_seeds_of_a_trained_probe_are_one_program(
+  write_config, swept, tmp_path, monkeypatch
+):
+  config = write_config(
+    "c.baselines = ('raw statistics',)",
+    "c.protocols = ('olmoearth_lp_sweep',)",
+    'c.label_fractions = (1.0,)',
+    "c.features.pools = ('mean', 'max')",
+    "c.checkpoints.mine.variants = ('whole',)",
+  )
+  calls, fit = [], probe.fit
+
+  def counted(*args, **kwargs):
+    calls.append(kwargs['seeds'])
+    return fit(*args, **kwargs)
+
+  monkeypatch.setattr(probe, 'fit', counted)
+  assert sweep(config, tmp_path / 'o') == 0
+  assert calls == [[0, 1], [0, 1]]  # Of raw statistics, and of the model.
+  found = by_job(tmp_path / 'o')
+  assert len(found) == 4
+  for job, result in found.items():
+    assert result.row.chosen['seed'] == job.seed
+    assert ('pooling' in result.row.chosen) == (job.variant == 'whole')
 
 
 def test_tables_in_three_forms(swept):

@@ -29,16 +29,20 @@ def batches(x, labels, size, fill=np.nan):
     yield batch
 
 
-def test_stages_then_pools_in_the_order_given():
+def test_pools_then_stages_in_the_order_given():
   x = images(5)
   extract = features.Extractor(encode, ['coarse', 'fine'])
   out = extract(2.0, batches(x, np.arange(5), 5)).values
   coarse, fine = x[:, ::2, ::2, :1] ** 2, 2 * x
   expected = [
-    coarse.mean((1, 2)), coarse.std((1, 2)), fine.mean((1, 2)),
+    coarse.mean((1, 2)), fine.mean((1, 2)), coarse.std((1, 2)),
     fine.std((1, 2)),
   ]  # fmt: skip
   np.testing.assert_allclose(out, np.concatenate(expected, 1), atol=1e-5)
+  deviation = features.of_pool(out, 'std', pools=('mean', 'std'))
+  np.testing.assert_array_equal(deviation, out[:, 4:])
+  with pytest.raises(ValueError, match="features.pools='max'"):
+    features.of_pool(out, 'max', pools=('mean', 'std'))
 
 
 @pytest.mark.parametrize('fill', [0.0, np.nan, np.inf])

@@ -88,6 +88,80 @@ def test_kappa_is_what_goes_beyond_chance():
   assert metrics.kappa(one) == 0.0  # Chance alone is right.
 
 
+def test_metrics_of_classes_equal_plain_definitions():
+  """Class 6 is never predicted and never true: what its absence does."""
+  rng = np.random.default_rng(3)
+  probabilities = softmax(2 * rng.normal(size=(200, 6)))
+  probabilities = np.concatenate([probabilities, np.zeros((200, 1))], 1)
+  found = probabilities.argmax(1)
+  truth = np.where(rng.random(200) < 0.6, found, rng.integers(6, size=200))
+  hit = lambda k: np.sum((found == k) & (truth == k))
+  either = lambda k: np.sum((found == k) | (truth == k))
+  both = lambda k: np.sum(found == k) + np.sum(truth == k)
+  oracle = {
+    'accuracy': np.mean(found == truth),
+    'micro_f1': np.mean(found == truth),
+    'macro_f1': np.mean([2 * hit(k) / both(k) for k in range(6)]),
+    'top_5': np.mean(
+      [
+        t in sorted(range(7), key=lambda k: -p[k])[:5]
+        for p, t in zip(probabilities, truth)
+      ]
+    ),
+  }
+  chance = sum(np.mean(found == k) * np.mean(truth == k) for k in range(7))
+  oracle['kappa'] = (oracle['accuracy'] - chance) / (1 - chance)
+  error, confidence = 0.0, probabilities.max(1)
+  for i in range(15):
+    inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+    if inside.any():
+      right = np.mean((found == truth)[inside])
+      error += np.mean(inside) * abs(right - confidence[inside].mean())
+  oracle['calibration_error'] = error
+  answers = metrics.Answers(found, probabilities, truth, 7)
+  for name, value in oracle.items():
+    assert metrics.measure(name, answers) == pytest.approx(value), name
+  table = metrics.confusion(found, truth, classes=7)
+  ious = [hit(k) / either(k) for k in range(6)]
+  assert metrics.mean_iou(table) == pytest.approx(np.mean(ious))
+  counted = metrics.mean_iou(table, absent='counted')
+  assert counted == pytest.approx(sum(ious) / 7)
+
+
+def test_metrics_of_bits_equal_plain_definitions():
+  """Label 4 has no positive: macro mAP skips it, macro F1 counts it as 0."""
+  rng = np.random.default_rng(4)
+  scores = rng.random((60, 5)).round(1)  # With ties.
+  truth = (rng.random((60, 5)) < scores).astype(int)
+  truth[:, 4] = 0
+  found = (scores > 0.5).astype(int)
+
+  def precision(s, t):
+    """Over thresholds from high to low: precision x the recall it adds."""
+    total, before = 0.0, 0.0
+    for threshold in sorted(set(s), reverse=True):
+      chosen = s >= threshold
+      recall = t[chosen].sum() / t.sum()
+      total += (recall - before) * t[chosen].mean()
+      before = recall
+    return total
+
+  def f1(p, t):
+    return 2 * np.sum(p & t) / max(p.sum() + t.sum(), 1)
+
+  oracle = {
+    'macro_map': np.mean(
+      [precision(scores[:, i], truth[:, i]) for i in range(4)]
+    ),
+    'micro_map': precision(scores.ravel(), truth.ravel()),
+    'macro_f1': np.mean([f1(*x) for x in zip(found.T, truth.T)]),
+    'micro_f1': f1(found.ravel(), truth.ravel()),
+  }
+  answers = metrics.Answers(found, scores, truth, 5)
+  for name, value in oracle.items():
+    assert metrics.measure(name, answers) == pytest.approx(value), name
+
+
 def test_one_door_to_all_metrics():
   rng = np.random.default_rng(0)
   scores, labels = rng.random((40, 7)), rng.integers(7, size=40)

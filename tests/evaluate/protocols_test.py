@@ -35,11 +35,11 @@ def test_published_grids():
 def test_what_a_preset_costs_and_what_a_seed_moves():
   fits = {
     'linear': 9, 'torchgeobench_linear': 41, 'galileo_lp': 16,
-    'olmoearth_knn20': 1,
+    'olmoearth_knn20': 1, 'olmoearth_lp_sweep': 16, 'trained_sweep': 32,
   }  # fmt: skip
   assert fits == {name: protocols.get(name).fits for name in fits}
   seeded = {name for name in fits if protocols.get(name).seeded}
-  assert seeded == {'galileo_lp'}
+  assert seeded == {'galileo_lp', 'olmoearth_lp_sweep', 'trained_sweep'}
 
 
 def test_names_versions_and_sources():
@@ -50,8 +50,12 @@ def test_names_versions_and_sources():
 
 def test_incomplete_presets_are_refused():
   with pytest.raises(ValueError, match='needs a grid'):
-    protocols.Protocol('x', 1, 'logistic', 'none', 'here')
+    protocols.Protocol('x', 1, 'logistic', ('none',), 'here')
   with pytest.raises(ValueError, match='needs a recipe'):
-    protocols.Protocol('x', 1, 'adamw', 'none', 'here', grid=(1e-3,))
+    protocols.Protocol('x', 1, 'adamw', ('none',), 'here', grid=(1e-3,))
+  with pytest.raises(ValueError, match='only kind adamw chooses'):
+    protocols.Protocol(
+      'x', 1, 'logistic', ('none', 'whiten'), 'here', grid=(1.0,)
+    )
   with pytest.raises(ValueError, match='Did you mean "galileo_knn5"'):
     protocols.get('galileo_knn')

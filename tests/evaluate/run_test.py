@@ -68,6 +68,35 @@ def test_refit_uses_val_and_selection_does_not_see_test():
     np.testing.assert_array_equal(a.predictions[:30], b.predictions)
 
 
+def test_validation_picks_rate_scaling_and_pooling_for_every_seed():
+  features, labels = toy(noise=0.5)
+  junk = np.random.default_rng(9)
+  # Columns of the mean are noise; those of the deviation tell the classes.
+  features = {
+    s: np.concatenate([junk.normal(size=x.shape), x], 1)
+    for s, x in features.items()
+  }
+  rows = evaluate(
+    features, labels, ['trained_sweep', 'linear'], pools=('mean', 'std'),
+    seeds=(4, 7),
+  )  # fmt: skip
+  assert [row.protocol for row in rows] == ['trained_sweep'] * 2 + ['linear']
+  assert [row.chosen.get('seed') for row in rows] == [4, 7, None]
+  for row in rows[:2]:
+    assert row.value > 0.9 and row.chosen['pooling'] == 'std'
+    assert row.chosen['scaling'] in ('none', 'whiten')
+    assert row.chosen['learning_rate'] in protocols.get('trained_sweep').grid
+  (alone,) = evaluate(
+    features, labels, ['trained_sweep'], pools=('mean', 'std'), seeds=(7,)
+  )
+  np.testing.assert_array_equal(alone.predictions, rows[1].predictions)
+  assert alone.chosen == rows[1].chosen
+  with pytest.raises(ValueError, match="features.pools='max'"):
+    evaluate(features, labels, ['olmoearth_lp_sweep'], pools=('mean', 'std'))
+  with pytest.raises(ValueError, match='12 features are not those of'):
+    evaluate(features, labels, ['linear'], pools=('mean',) * 5)
+
+
 def test_better_features_win_a_paired_comparison():
   rows = []
   for noise in (3.0, 0.5):

@@ -347,3 +347,15 @@ def test_shapes_of_the_schedule(options, want):
   )
   found = [optim.schedule(s)(10 + 25 * i) for i in range(5)]
   np.testing.assert_allclose(found, want, rtol=RTOL, atol=1e-7)
+
+
+def test_held_parameters_stand_still_until_their_time():
+  tx = optim.make(spec(held='w', held_steps=2), params())
+  grads = jax.tree.map(jnp.ones_like, params())
+  now, state = params(), tx.init(params())
+  for step in range(3):
+    before = now
+    now, state = tx.update(grads, state, now, step)
+    assert (now['norm'] != before['norm']).all()
+    still = np.array_equal(now['w'], before['w'])
+    assert still == (step < 2)

@@ -22,6 +22,7 @@ PYRAMID = ('stage_0', 'stage_1', 'stage_2', 'stage_3')
 def get_config(store: str, sensor: str, size: int):
   c = finetune_base.get_config()
   c.name = 'SkySense V2'
+  c.protocol.name = 'skysense_v2_ft'
   c.model.system = 'skysense_v2'
   c.model.size = 'huge'
   c.model.changes = {'drop_path': 0.2, 'dtype': 'bfloat16', 'remat': 'full'}
