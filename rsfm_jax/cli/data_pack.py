@@ -15,20 +15,11 @@ from rsfm_jax.data import real
 from rsfm_jax.data import real_places
 from rsfm_jax.data import recipe
 from rsfm_jax.data import splits
-from rsfm_jax.data.datasets import dior
-from rsfm_jax.data.datasets import fair1m
-from rsfm_jax.data.datasets import neon_trees
 from rsfm_jax.data.datasets import registry
 
 HELP = 'cut scenes into chips and write a store'
 
-_RECIPES = {
-  'real': real.jobs,
-  'places': real_places.jobs,
-  'dior': dior.jobs,
-  'fair1m': fair1m.jobs,
-  'neon_trees': neon_trees.jobs,
-}
+_RECIPES = {'real': real.jobs, 'places': real_places.jobs}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     '--shared',
     default='../shared',
-    help='folder of the samples, or of the data set: --recipe',
+    help='folder of the samples: --recipe',
   )
   add('--only', default='*', help='shell pattern of stores: --recipe')
 

@@ -18,7 +18,6 @@ from rsfm_jax.core import choices
 from rsfm_jax.core import files
 from rsfm_jax.core import progress
 from rsfm_jax.core import uris
-from rsfm_jax.data import annotations
 from rsfm_jax.data import places
 from rsfm_jax.data import recipe as recipes
 from rsfm_jax.data import shards
@@ -166,8 +165,6 @@ def pack(
 def _scenes(job: Job) -> Sequence[sources.Scene]:
   if isinstance(job.recipe, recipes.Places):
     return places.scenes(job.source, job.recipe)
-  if job.recipe.boxes:
-    return annotations.scenes(job.source, job.recipe.boxes, table=job.table)
   if job.dataset:
     given = job.recipe.split.kind == 'table'
     return registry.get(job.dataset).scenes(
@@ -186,9 +183,7 @@ def _scenes(job: Job) -> Sequence[sources.Scene]:
 
 
 def _classes(job: Job, found: Sequence[sources.Scene]) -> list[str] | None:
-  """Names of what labels count, or the classes of boxes."""
-  if isinstance(job.recipe, recipes.Recipe) and job.recipe.boxes:
-    return list(job.recipe.boxes.classes)
+  """Names of what labels count."""
   if job.dataset:
     return list(registry.get(job.dataset).names) or None
   return sources.classes(job.source, found)

@@ -30,7 +30,7 @@ class Recipe:
     split: how chips are divided into splits.
     bands_as: 'channels' of one sample, or 'samples': every band becomes one
       sample of a sensor that has a single band.
-    boxes: where the objects of the scenes are told.
+    boxes: what the annotations of the scenes hold, where they have some.
     frames_as: 'samples', or 'series': the frames of a file are the dates of
       one sample, of which `image` is the first.
     mask: what the masks of the scenes hold, where they have one.

@@ -25,6 +25,7 @@ IMAGES = ('.jpg', '.jpeg', '.png')
 ARRAYS = ('.npy', '.npz')
 HDF5 = ('.h5', '.hdf5', '.nc')
 SUFFIXES = TIFF + IMAGES + ARRAYS + HDF5
+ANNOTATIONS = ('.xml',)
 BUCKETS = ('gs', 's3')
 
 _DATE = re.compile(r'(?<!\d)((?:19|20)\d{2})[-_]?([01]\d)[-_]?([0-3]\d)(?!\d)')
@@ -196,9 +197,14 @@ def _total(sizes: Iterable[int | None]) -> int | None:
 
 
 def files(
-  source: str, table: str = ''
+  source: str, table: str = '', *, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Iterable[tuple[str, str, int | None]]:
   """(path within the source, path to open, bytes) of every scene file.
+
+  Args:
+    source: see `scenes`.
+    table: names the files of a bucket.
+    suffixes: of the files of a folder or .zip.
 
   Raises:
     ValueError: no folder, archive or scene file, or a bucket without a table.
@@ -211,12 +217,12 @@ def files(
   root = pathlib.Path(source)
   if root.is_dir():
     for path in sorted(root.rglob('*')):
-      if path.suffix.lower() in SUFFIXES and path.is_file():
+      if path.suffix.lower() in suffixes and path.is_file():
         inside = path.relative_to(root).as_posix()
         yield inside, str(path), path.stat().st_size
   elif root.suffix.lower() == '.zip' and root.is_file():
     for info in _archive(source).infolist():
-      if pathlib.PurePath(info.filename).suffix.lower() in SUFFIXES:
+      if pathlib.PurePath(info.filename).suffix.lower() in suffixes:
         yield info.filename, f'{source}!{info.filename}', info.file_size
   elif root.suffix.lower() in SUFFIXES and root.is_file():
     yield root.name, str(root), root.stat().st_size

@@ -3,7 +3,8 @@
 "Rotate" is read as quarter turns beside the flips (DEFAULT). The test images
 have no public annotations: rows are of the validation images, which choose the
 best state too, chip by chip, where the paper's toolbox merges the chips of an
-image.
+image. Store: `rsfm data pack --dataset fair1m --from FAIR1M --out
+STORES/fair1m`.
 """
 
 from configs.finetune.skysense_v2 import base

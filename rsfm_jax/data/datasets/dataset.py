@@ -1,10 +1,10 @@
 """A published data set in a few lines: where its files lie and what they say.
 
 A data set is a `recipe` for its images, templates of the paths of images,
-later dates and masks (see `layout`), its classes, and how it is divided (see
-`division`). Its scenes are listed without opening an image, and held against
-what the publication says: number of scenes per split, labels within the
-classes, every class there.
+later dates, masks and boxes (see `layout`), its classes, and how it is divided
+(see `division`). Its scenes are listed without opening an image, and held
+against what the publication says: number of scenes per split, labels within
+the classes, every class there.
 """
 
 import collections
@@ -23,7 +23,15 @@ from rsfm_jax.data.datasets import layout
 
 Extent = Literal['whole', 'part']
 Task = Literal[
-  'classes', 'labels', 'scalar', 'segmentation', 'change', 'map', 'none'
+  'classes',
+  'labels',
+  'scalar',
+  'segmentation',
+  'change',
+  'map',
+  'boxes',
+  'oriented_boxes',
+  'none',
 ]
 
 
@@ -41,15 +49,17 @@ class Dataset:
   Attributes:
     name: of `rsfm data pack --dataset`.
     source: where layout, classes and sizes are told.
-    recipe: how an image becomes samples; its mask, if it has masks.
+    recipe: how an image becomes samples; what its mask or boxes hold.
     image: template of the images' paths.
     after: template of the images of the later date.
     mask: template of the masks, or a function that gives a mask's path.
+    boxes: template of the files that say where objects are.
     id: template of the sample's id; by default the image's path.
     label: field of the image's path, or a function of the scene and the
       source that gives a class, names of several classes or a number.
     labels: 'one' class or 'several', or a 'number'.
-    classes: names, in the order of labels; those of masks are the mask's.
+    classes: names, in the order of labels; those of masks and boxes stand in
+      the recipe.
     rows: for files that hold many scenes, label and split of each of them.
     dates: function that gives the dates of the frames of a scene.
     division: how scenes are divided.
@@ -64,6 +74,7 @@ class Dataset:
   image: str
   after: str = ''
   mask: str | Callable[[layout.Found, str], str] = ''
+  boxes: str = ''
   id: str = ''
   label: str | Callable[[layout.Found, str], Any] = ''
   labels: Literal['one', 'several', 'number'] = 'one'
@@ -77,8 +88,12 @@ class Dataset:
   def __post_init__(self):
     for split in self.counts:
       choices.check(split, splits.NAMES, key=f'split of {self.name}')
-    if bool(self.mask) != (self.recipe.mask is not None):
-      raise ValueError(f'{self.name}: mask={self.mask!r} and recipe.mask.')
+    for what in ('mask', 'boxes'):
+      path, told = getattr(self, what), getattr(self.recipe, what)
+      if bool(path) != (told is not None):
+        raise ValueError(
+          f'{self.name}: {what}={path!r}, but recipe.{what}={told}.'
+        )
 
   @property
   def task(self) -> Task:
@@ -87,6 +102,9 @@ class Dataset:
       return 'change'
     if self.recipe.mask:
       return 'segmentation' if self.recipe.mask.classes else 'map'
+    if self.recipe.boxes:
+      upright = self.recipe.boxes.form == 'bndbox'
+      return 'boxes' if upright else 'oriented_boxes'
     if not (self.label or self.rows):
       return 'none'
     kinds = {'one': 'classes', 'several': 'labels', 'number': 'scalar'}
@@ -94,8 +112,9 @@ class Dataset:
 
   @property
   def names(self) -> tuple[str, ...]:
-    """Of the classes, of labels or masks."""
-    return self.recipe.mask.classes if self.recipe.mask else self.classes
+    """Of the classes, of labels, masks or boxes."""
+    told = self.recipe.mask or self.recipe.boxes
+    return told.classes if told else self.classes
 
   def scenes(
     self,
@@ -116,8 +135,8 @@ class Dataset:
       divided: 'later' gives no split; the recipe draws them.
 
     Raises:
-      ValueError: nothing there, a later date or a mask is missing, a label is
-        no class, splits overlap, or the numbers are wrong.
+      ValueError: nothing there, a later date, a mask or boxes are missing, a
+        label is no class, splits overlap, or the numbers are wrong.
     """
     choices.check(extent, ('whole', 'part'), key='extent')
     own = divided == 'given' and not table
@@ -131,29 +150,20 @@ class Dataset:
 
   def _list(self, source: str, own: bool) -> list[sources.Scene]:
     """Divided by the data set's `own` rule, or not at all."""
-    files = list(sources.files(source))
-    sensor = self.recipe.source
-    found = layout.match(files, self.image, sensor)
+    suffixes = sources.SUFFIXES + (sources.ANNOTATIONS if self.boxes else ())
+    files = list(sources.files(source, suffixes=suffixes))
+    found = layout.match(files, self.image, self.recipe.source)
     if not found:
       raise ValueError(
         f'{source} holds no {self.image} of {self.name}, as {self.source} '
         f'has it, among {len(files)} files.'
       )
     parts = self.division(found, source) if own else [''] * len(found)
-    images = {path for one in found for _, path in one.files}
-    others = [file for file in files if file[1] not in images]
-
-    def beside(template):
-      if not template or callable(template):
-        return {}
-      among = files if template == self.image else others
-      return layout.by_fields(layout.match(among, template, sensor))
-
-    afters, masks = beside(self.after), beside(self.mask)
+    beside = self._beside(found, files)
     scenes = []
     for one, split in zip(found, parts, strict=True):
       if split is not None:
-        scene = self._scene(one, split or None, source, afters, masks)
+        scene = self._scene(one, split or None, source, beside)
         scenes += self._rows(scene, one)
     if not scenes:
       raise ValueError(
@@ -167,14 +177,31 @@ class Dataset:
       )
     return sorted(scenes, key=lambda scene: scene.id)
 
-  def _scene(self, one, split, source, afters, masks) -> sources.Scene:
-    partner = layout.partner
-    after = partner(one, afters, self.after) if self.after else None
-    mask = None
-    if callable(self.mask):
-      mask = layout.Found({}, (('', self.mask(one, source)),), 0)
-    elif self.mask:
-      mask = partner(one, masks, self.mask)
+  def _beside(self, found, files) -> dict[str, dict]:
+    """{template: what it finds by its fields}, of what lies beside images."""
+    images = {path for one in found for _, path in one.files}
+    others = [file for file in files if file[1] not in images]
+    return {
+      template: layout.by_fields(
+        layout.match(
+          files if template == self.image else others,
+          template,
+          self.recipe.source,
+        )
+      )
+      for template in (self.after, self.mask, self.boxes)
+      if template and isinstance(template, str)
+    }
+
+  def _scene(self, one, split, source, beside) -> sources.Scene:
+    def partner(template):
+      if callable(template):
+        return layout.Found({}, (('', template(one, source)),), 0)
+      if not template:
+        return None
+      return layout.partner(one, beside[template], template)
+
+    after, mask, boxes = map(partner, (self.after, self.mask, self.boxes))
     label = self.label
     if label:
       label = (
@@ -187,9 +214,10 @@ class Dataset:
       label=self._label(label, one.path) if label != '' else None,
       split=split,
       date=dates[0] if dates else sources.date_in(one.path),
-      size=sum(part.size for part in (one, after, mask) if part),
+      size=sum(part.size for part in (one, after, mask, boxes) if part),
       after=after.files if after else (),
       mask=mask.path if mask else '',
+      boxes=boxes.path if boxes else '',
       dates=dates,
     )
 

@@ -6,12 +6,11 @@ oriented proposal generator", arXiv 2110.01931). Layout and order of the classes
 are those of mmrotate's `datasets/dior.py`.
 """
 
-from collections.abc import Mapping
-
 from rsfm_jax.data import annotations
-from rsfm_jax.data import pack
 from rsfm_jax.data import recipe
 from rsfm_jax.data import splits
+from rsfm_jax.data.datasets import dataset
+from rsfm_jax.data.datasets import division
 
 CLASSES = tuple(
   'airplane airport baseballfield basketballcourt bridge chimney '
@@ -21,31 +20,28 @@ CLASSES = tuple(
 )
 
 
-def _job(source: str, name: str, form: annotations.Form) -> pack.Job:
-  kind = 'Horizontal' if form == 'bndbox' else 'Oriented'
-  return pack.Job(
-    source=source,
+def _dataset(
+  name: str, source: str, kind: str, form: annotations.Form
+) -> dataset.Dataset:
+  return dataset.Dataset(
     name=name,
+    source=f'{source}; mmrotate, datasets/dior.py',
     recipe=recipe.Recipe(
       sensor='opt',
-      split=splits.Policy(kind='table'),
       max_nodata=0.99,  # Black is a colour.
-      boxes=annotations.Annotations(
-        form=form,
-        classes=CLASSES,
-        images=r'JPEGImages-(?:trainval|test)/(\w+)\.jpg',
-        beside=rf'Annotations/{kind} Bounding Boxes/\1.xml',
-        lists=tuple(
-          (s, f'ImageSets/Main/{s}.txt') for s in ('train', 'val', 'test')
-        ),
-      ),
+      boxes=annotations.Annotations(form=form, classes=CLASSES),
     ),
+    image='JPEGImages-{part}/{id}.jpg',
+    boxes=f'Annotations/{kind} Bounding Boxes/{{id}}.xml',
+    id='{id}',
+    division=division.Lists(
+      files={s: f'ImageSets/Main/{s}.txt' for s in splits.NAMES}
+    ),
+    counts={'train': 5862, 'val': 5863, 'test': 11738},
   )
 
 
-def jobs(shared: str) -> Mapping[str, pack.Job]:
-  """{store: job} of the folder that holds `JPEGImages-trainval`."""
-  return {
-    'dior': _job(shared, 'dior', 'bndbox'),
-    'dior_r': _job(shared, 'dior_r', 'robndbox'),
-  }
+DATASETS = (
+  _dataset('dior', 'arXiv 1909.00133', 'Horizontal', 'bndbox'),
+  _dataset('dior_r', 'arXiv 2110.01931', 'Oriented', 'robndbox'),
+)

@@ -7,12 +7,10 @@ tells the size alone); objects belong to the chips that hold their centre. What
 is tested on is not published: 'val' are the images of the folder `validation`.
 """
 
-from collections.abc import Mapping
-
 from rsfm_jax.data import annotations
-from rsfm_jax.data import pack
 from rsfm_jax.data import recipe
-from rsfm_jax.data import splits
+from rsfm_jax.data.datasets import dataset
+from rsfm_jax.data.datasets import division
 
 CLASSES = (
   'Passenger Ship',
@@ -54,22 +52,23 @@ CLASSES = (
   'Bridge',
 )
 
-
-def jobs(shared: str) -> Mapping[str, pack.Job]:
-  """{store: job} of the folder that holds `train` and `validation`."""
-  told = annotations.Annotations(
-    form='points',
-    classes=CLASSES,
-    images=r'(train|validation)/((?:part\d/)?)images/(\w+)\.tif',
-    beside=r'\1/\2labelXml/\3.xml',
-    folders=(('train', 'train'), ('validation', 'val')),
-  )
-  made = recipe.Recipe(
-    sensor='opt',
-    chip=512,
-    stride=384,
-    max_nodata=0.99,
-    split=splits.Policy(kind='table'),
-    boxes=told,
-  )
-  return {'fair1m': pack.Job(source=shared, name='fair1m', recipe=made)}
+DATASETS = (
+  dataset.Dataset(
+    name='fair1m',
+    source='torchgeo, datasets/fair1m.py; 10.1016/j.isprsjprs.2021.12.004',
+    recipe=recipe.Recipe(
+      sensor='opt',
+      chip=512,
+      stride=384,
+      max_nodata=0.99,  # Black is a colour.
+      boxes=annotations.Annotations(form='points', classes=CLASSES),
+    ),
+    image='{folder}/images/{id}.tif',
+    boxes='{folder}/labelXml/{id}.xml',
+    id='{folder}/{id}',
+    division=division.Field(
+      name='folder',
+      of={'part1': 'train', 'part2': 'train', 'validation': 'val'},
+    ),
+  ),
+)

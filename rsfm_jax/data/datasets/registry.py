@@ -7,9 +7,11 @@ from rsfm_jax.data.datasets import bigearthnet
 from rsfm_jax.data.datasets import chesapeake
 from rsfm_jax.data.datasets import dataset
 from rsfm_jax.data.datasets import dfc2020
+from rsfm_jax.data.datasets import dior
 from rsfm_jax.data.datasets import dubai
 from rsfm_jax.data.datasets import dynamic_earthnet
 from rsfm_jax.data.datasets import eurosat
+from rsfm_jax.data.datasets import fair1m
 from rsfm_jax.data.datasets import fmow_sentinel
 from rsfm_jax.data.datasets import fuel_moisture
 from rsfm_jax.data.datasets import geobench
@@ -31,9 +33,11 @@ _MODULES = (
   bigearthnet,
   chesapeake,
   dfc2020,
+  dior,
   dubai,
   dynamic_earthnet,
   eurosat,
+  fair1m,
   fmow_sentinel,
   fuel_moisture,
   geobench,

@@ -43,6 +43,12 @@ MASKED = dataset.Dataset(
 )
 
 
+def test_paths_and_what_they_hold_go_together():
+  for what in ('mask', 'boxes'):
+    with pytest.raises(ValueError, match=f"{what}='x', but recipe.{what}=None"):
+      dataclasses.replace(SCENES, **{what: 'x'})
+
+
 @pytest.fixture
 def copy(tmp_path):
   root = tmp_path / 'copy'

@@ -1,4 +1,4 @@
-"""Data sets on the real samples: masks, pairs, series and values."""
+"""Data sets on the real samples: masks, boxes, pairs, series and values."""
 
 import argparse
 
@@ -92,6 +92,16 @@ def test_neon_heights_are_repeated_to_the_pixels_of_the_image(made):
   assert arrays['height'].shape == arrays['opt/image'].shape[:2] == (400, 400)
   blocks = arrays['height'].reshape(40, 10, 40, 10)
   assert (blocks == blocks[:, :1, :, :1]).all() and blocks.max() > 20
+
+
+def test_neon_trees_have_their_crowns(made):
+  store = made('neon_trees', 'neon_teak_rgb_boxes_chm')
+  assert counts(store) == [9, 0, 3] and store.classes == ['Tree']
+  count = {'TEAK_043': 28, 'TEAK_061': 40, 'TEAK_060': 4}
+  for name, number in count.items():
+    record = store.read(store.column('id').index(name))
+    assert record['boxes'].shape == (number, 6)
+    assert record['opt/image'].shape == (400, 400, 3)
 
 
 def test_fuel_moisture_is_a_number_with_a_series(made, shared):

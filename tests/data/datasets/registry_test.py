@@ -15,6 +15,8 @@ from tests.data.datasets import copies
 SIZES = {
   'bigearthnet_s1': (269695, 123723, 125866),
   'bigearthnet_s2': (269695, 123723, 125866),
+  'dior': (5862, 5863, 11738),
+  'dior_r': (5862, 5863, 11738),
   'eurosat_ms': (16200, 5400, 5400),
   'eurosat_rgb': (16200, 5400, 5400),
   'fmow_sentinel': (712874, 84939, 84966),
@@ -40,8 +42,10 @@ CLASSES = {
   'aid': 30,
   'bigearthnet_s2': 19,
   'dfc2020_s2': 10,
+  'dior': 20,
   'dynamic_earthnet': 7,
   'eurosat_rgb': 10,
+  'fair1m': 37,
   'fmow_sentinel': 62,
   'isaid': 16,
   'levir_cd': 2,
@@ -52,6 +56,17 @@ CLASSES = {
   'resisc45': 45,
   'so2sat_s2': 17,
   'ucmerced': 21,
+}
+# Parts of data sets, see `real_test`.
+SAMPLES = {
+  *('chesapeake', 'chesapeake_old', 'chesapeake_rgbn', 'dubai'),
+  *('fuel_moisture', 'mstar', 'neon_height', 'neon_trees', 'oscd_crops'),
+}
+# {data set: task}, whose copies are in `boxes_test`.
+BOXES = {
+  'dior': 'boxes',
+  'dior_r': 'oriented_boxes',
+  'fair1m': 'oriented_boxes',
 }
 # {data set: id of a sample of its copy, the split, and label or codes}.
 LABELLED = {
@@ -107,9 +122,7 @@ def test_published_sizes_are_held(name):
 
 
 def test_sizes_that_were_not_found_are_not_asserted():
-  samples = {'chesapeake', 'chesapeake_old', 'chesapeake_rgbn', 'dubai'}
-  samples |= {'fuel_moisture', 'mstar', 'neon_height', 'oscd_crops'}
-  for name in set(registry.names()) - samples:
+  for name in set(registry.names()) - SAMPLES:
     one = registry.get(name)
     assert bool(one.counts) == (name in SIZES), name
     total = TOTALS.get(name.removesuffix('_jpg'), 0)
@@ -154,12 +167,15 @@ def test_a_copy_gives_masks_and_splits(name, tmp_path):
     assert after.shape == image.shape and (after != image).any()
 
 
+@pytest.mark.parametrize('name', BOXES)
+def test_the_task_tells_turned_boxes_from_upright_ones(name):
+  assert registry.get(name).task == BOXES[name]
+
+
 def test_every_published_data_set_has_a_copy():
-  done = {*LABELLED, *MASKED, 'aid', 'bigearthnet_s1', 'bigearthnet_s2'}
+  done = {*LABELLED, *MASKED, *BOXES, 'aid', 'bigearthnet_s1', 'bigearthnet_s2'}
   done |= {n for n in registry.names() if n.startswith('m-')}
-  samples = {'chesapeake', 'chesapeake_old', 'chesapeake_rgbn', 'dubai'}
-  samples |= {'fuel_moisture', 'mstar', 'neon_height', 'oscd_crops'}
-  assert set(registry.names()) - done == samples | {'ucmerced_jpg'}
+  assert set(registry.names()) - done == SAMPLES | {'ucmerced_jpg'}
 
 
 def test_eurosat_reads_the_last_band_as_b8a(tmp_path):
