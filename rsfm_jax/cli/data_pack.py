@@ -89,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=tuple(_RECIPES),
     help='make all stores of a known recipe',
   )
+  _add_dataset_arguments(parser)
+  add('--shared', default='../shared', help='folder of the samples: --recipe')
+  add('--only', default='*', help='shell pattern of stores: --recipe')
+
+
+def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
   add('--dataset', help='pack a published data set: see --list')
   add('--from', dest='copy', help='folder or .zip of the copy: --dataset')
   add(
@@ -97,12 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='the copy is a part of the data set, so numbers may differ: --dataset',
   )
   add('--list', action='store_true', help='print the data sets of --dataset')
-  add(
-    '--shared',
-    default='../shared',
-    help='folder of the samples: --recipe',
-  )
-  add('--only', default='*', help='shell pattern of stores: --recipe')
 
 
 def run(args: argparse.Namespace) -> int:
