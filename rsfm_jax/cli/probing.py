@@ -76,8 +76,8 @@ def kept(run: running.Started, state: trees.Tree) -> trees.Tree:
   out = {'params': params}
   if 'prototypes' in state['extra']:
     out['prototypes'] = state['extra']['prototypes']
-  sharding = meshes.replicated(run.planned.mesh)
-  whole = jax.jit(lambda x: x, out_shardings=sharding)(out)
+  # Gathered by all processes, of which each takes its own copy.
+  whole = jax.device_put(out, meshes.replicated(run.planned.mesh))
   return jax.tree.map(lambda x: x.addressable_data(0), whole)
 
 
