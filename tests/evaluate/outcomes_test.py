@@ -97,3 +97,16 @@ def test_windows_of_one_image_are_one_sample_of_a_bootstrap():
   assert len(parts) == 3
   assert parts.measure() == whole.measure()
   assert (parts.tables[1] == whole.tables[0]).all()
+
+
+def test_tables_of_confusion_have_the_truth_as_rows():
+  scores = np.eye(3)[[0, 2, 2, 1]]
+  one = outcomes.Classes(scores, np.array([0, 2, 1, 1]))
+  np.testing.assert_array_equal(one.table(), [[1, 0, 0], [0, 1, 1], [0, 0, 1]])
+  np.testing.assert_array_equal(one.table(np.array([2, 2]))[1], [0, 0, 2])
+  bits = outcomes.Labels(np.array([[1.0], [-1.0]]), np.array([[0], [0]]))
+  np.testing.assert_array_equal(bits.table(), [[[1, 1], [0, 0]]])
+  found, target = maps()
+  pixels = outcomes.Maps.of(found, target, classes=3).table()
+  assert pixels.shape == (3, 3) and pixels.sum() == (target != 255).sum()
+  assert outcomes.Numbers(np.ones((2, 3))).table() is None
