@@ -1,7 +1,11 @@
 """Probes while a model is pre-trained: rows, resume, and no other bit."""
 
 import pathlib
+import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rsfm_jax.cli import main
@@ -9,6 +13,8 @@ from rsfm_jax.cli import models
 from rsfm_jax.cli import probing
 from rsfm_jax.cli import running
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.models import build
+from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.train import loop
 from rsfm_jax.train import writers
 
@@ -117,6 +123,27 @@ def test_no_probe_is_the_default(trained):
   assert not [name for row in rows for name in row if 'eval/' in name]
 
 
-def test_the_teacher_is_what_is_probed():
-  assert models.which_of('skysense_v2') == 'ema'
-  assert models.which_of('ringmoe') == models.which_of('mapex') == 'params'
+@pytest.mark.parametrize(
+  'system, which',
+  [('skysense_v2', 'ema'), ('ringmoe', 'params'), ('mapex', 'params')],
+)
+def test_the_teacher_is_probed_where_there_is_one(system, which):
+  """Gathered whole onto one device, without the heads of pre-training."""
+  mesh = meshes.make_mesh(data=2, fsdp=4)
+  cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('fsdp'))
+  leaf = lambda fill: jax.device_put(jnp.full(8, fill), cut)
+  state = {
+    'params': {'w': leaf(1.0), build.HEADS: leaf(2.0)},
+    'ema': {'w': leaf(3.0), build.HEADS: leaf(4.0)},
+    'extra': {'prototypes': leaf(5.0)} if which == 'ema' else {},
+  }
+  run = types.SimpleNamespace(
+    config=types.SimpleNamespace(system=system),
+    planned=types.SimpleNamespace(mesh=mesh),
+  )
+  found = probing.kept(run, state)
+  assert set(found['params']) == {'w'}
+  assert ('prototypes' in found) == (which == 'ema')
+  for value in jax.tree.leaves(found):
+    assert len(value.devices()) == 1 and value.shape == (8,)
+  np.testing.assert_array_equal(found['params']['w'], state[which]['w'])
