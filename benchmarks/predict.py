@@ -143,12 +143,16 @@ def scene(path: pathlib.Path, side: int) -> None:
         file.write(values, window=area)
 
 
-def measure(folder: pathlib.Path, side: int, batch_size: int) -> dict[str, Any]:
+def measure(
+  folder: pathlib.Path, side: int, *, batch_size: int, stride: int | None
+) -> dict[str, Any]:
   """One map in a process of its own."""
   path, out = folder / f'{side}.tif', folder / f'map_{side}.tif'
   scene(path, side)
   command = [sys.executable, '-m', 'rsfm_jax', 'predict', folder / 'tuned']
   command += [path, '--out', out, '--batch_size', str(batch_size)]
+  if stride is not None:
+    command += ['--stride', str(stride)]
   begin = time.perf_counter()
   child = subprocess.Popen(
     command, env=bench.environ(), stdout=subprocess.PIPE, text=True
@@ -187,6 +191,7 @@ def main() -> None:
   )
   parser.add_argument('--window', type=int, help='default 256, 64 if quick')
   parser.add_argument('--batch_size', type=int, default=4)
+  parser.add_argument('--stride', type=int, help='default that of the verb')
   args = parser.parse_args()
   sides = args.sides or ('256,512' if args.quick else '1024,4096,8192')
   window = args.window or (64 if args.quick else 256)
@@ -195,7 +200,10 @@ def main() -> None:
     folder = pathlib.Path(name)
     tuned(folder / 'tuned', window)
     for side in map(int, sides.split(',')):
-      rows.append({'window': window} | measure(folder, side, args.batch_size))
+      found = measure(
+        folder, side, batch_size=args.batch_size, stride=args.stride
+      )
+      rows.append({'window': window, 'stride': args.stride} | found)
   bench.print_table(rows, COLUMNS)
   bench.finish(args, 'predict', rows)
 

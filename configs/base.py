@@ -73,6 +73,13 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.data.workers = 0  # Processes; 0 makes batches in threads.
   c.data.threads = 2
 
+  # What the model is probed on while it trains: entries of `evaluation`, by
+  # name; none is off. Every `train.evaluation_*` and after the last step.
+  c.evaluation = config_dict.ConfigDict()
+  c.evaluation.datasets = config_dict.ConfigDict()
+  c.evaluation.protocols = ('olmoearth_knn20',)
+  c.evaluation.batch_size = 64
+
   c.train = config_dict.ConfigDict()
   c.train.total_steps = config_dict.placeholder(int)
   c.train.total_examples = config_dict.placeholder(int)
@@ -83,6 +90,7 @@ def get_config(size: str = 'tiny', **model_changes) -> config_dict.ConfigDict:
   c.train.ema_decay = config_dict.placeholder(float)
   c.train.final_ema_decay = config_dict.placeholder(float)  # By cosine.
   c.train.nonfinite_limit = 10  # Bad steps in a row before the run stops.
+  c.train.evaluation_percent = 10.0
   c.train.checkpoint_percent = 10.0
   c.train.keep = 2  # Newest checkpoints that stay.
   c.train.log_steps = 10
@@ -106,6 +114,15 @@ def stream(sensors, sources, batch_size, missing_bands='error'):
       'missing_bands': missing_bands,
     }
   )
+
+
+def evaluation(store, sensor='opt', **options):
+  """One entry of `evaluation.datasets`: a labelled store in `data.root`.
+
+  Options are those of `cli.datasets.Dataset`, for instance `fit` and `size`,
+  or `sensors` with their `dates` in place of `sensor` (SkySense V2).
+  """
+  return config_dict.ConfigDict({'store': store, 'sensor': sensor, **options})
 
 
 def on_mesh(c, *, images_per_chip, chips, **sizes):

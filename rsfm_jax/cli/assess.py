@@ -13,11 +13,13 @@ from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
 from rsfm_jax.cli import report
+from rsfm_jax.cli import task_report
 from rsfm_jax.core import files
 from rsfm_jax.core import log
 from rsfm_jax.core import memory
 from rsfm_jax.core import trees
 from rsfm_jax.data import store as stores
+from rsfm_jax.evaluate import metrics
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import ringmoe
@@ -103,7 +105,9 @@ def main_job(
   rows = measure.baseline_rows(to, protocols=protocols, seed=seed)
   random = measure.random_init(opened, seed=seed)
   rows += measure.model_rows(random, to, name='random init', **options)
-  rows += measure.model_rows(opened, to, name='pre-trained', **options)
+  found = measure.model_rows(opened, to, name='pre-trained', **options)
+  _keep_table(trained, labelled, found[0])
+  rows += found
   points = [_point(opened, to, rows, 'pre-trained')]
   ways, usage = variants(opened.model.spec), None
   if ways:
@@ -122,6 +126,24 @@ def main_job(
   rows_lib.append(trained / report.ROWS, rows)
   files.write_json(trained / report.PRUNED, points)
   return rows
+
+
+def _keep_table(
+  trained: pathlib.Path, store: stores.Store, row: rows_lib.Row
+) -> None:
+  """The confusion of a row on the test split, for the page."""
+  labels, found = store.labels('test'), row.predictions
+  count = len(store.classes or ())
+  if labels.ndim == 2:
+    count = labels.shape[1]
+  elif not count:
+    count = 1 + int(max(labels.max(), found.max()))
+  task_report.save_table(
+    trained,
+    metrics.confusion(found, labels, classes=count),
+    classes=store.classes,
+    title=f'{row.name}, {row.dataset}, {row.protocol}',
+  )
 
 
 def variants(spec: Any) -> dict[str, dict[str, Any]]:

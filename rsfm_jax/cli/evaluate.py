@@ -2,7 +2,9 @@
 
 import argparse
 import pathlib
+from typing import Any
 
+from rsfm_jax.cli import certificate
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
@@ -81,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--batch_size', type=int, default=64)
   add('--seed', type=int, default=0)
   add('--out', help='append the rows to this JSONL file')
+  add(
+    '--certificate',
+    metavar='FOLDER',
+    help='instead, of the checkpoints alone: accuracy for every subset of '
+    'sensors and band groups, and whether anything under a mask changes a '
+    'bit of a feature (exit code 6 if so); leaves rows, checks and a page',
+  )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,6 +110,21 @@ def run(args: argparse.Namespace) -> int:
     by, sensors = measure_tiles, args.sensors
     options['dates'] = args.dates
     options['missing_sensors'] = args.missing_sensors
+  encoder = {
+    'stages': args.stages,
+    'pools': args.pools,
+    'views': args.views,
+    'prompts': args.prompts,
+  }
+  if args.certificate:
+    tasks = {
+      name: (
+        one,
+        certificate.task(by, by.target(store, sensors, one, **options)),
+      )
+      for name, one in opened
+    }
+    return _certify(args, tasks, encoder)
   first = opened[0][1] if opened else None
   rows: list[rows_lib.Row] = []
   if 'raw' in args.baselines:
@@ -118,16 +142,41 @@ def run(args: argparse.Namespace) -> int:
       by.target(store, sensors, one, **options),
       name=name if args.prompts == 'keep' else f'{name}, without prompts',
       protocols=args.protocols,
-      stages=args.stages,
-      pools=args.pools,
-      views=args.views,
-      prompts=args.prompts,
       seed=args.seed,
+      **encoder,
     )
   if args.out:
     rows_lib.append(args.out, rows)
   print(rows_lib.markdown(rows))
   return 0
+
+
+def _certify(
+  args: argparse.Namespace,
+  tasks: dict[str, tuple[models.Opened, certificate.Task]],
+  encoder: dict[str, Any],
+) -> int:
+  if not tasks:
+    raise ValueError('--certificate needs a --checkpoint.')
+  found = certificate.Certificate([], [])
+  for name, (opened, task) in tasks.items():
+    one = certificate.certify(
+      opened,
+      task,
+      name=name,
+      protocols=args.protocols,
+      seed=args.seed,
+      **encoder,
+    )
+    found = certificate.Certificate(*map(list.__add__, found, one))
+  folder = pathlib.Path(args.certificate)
+  certificate.write(folder, found, dataset=task.to.dataset)
+  if args.out:
+    rows_lib.append(args.out, found.rows)
+  print(certificate.markdown(found))
+  print(certificate.verdict(found))
+  print(folder / 'certificate.html')
+  return 0 if found.holds else certificate.LEAKS
 
 
 def _names(text: str) -> tuple[str, ...]:

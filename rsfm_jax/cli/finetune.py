@@ -13,13 +13,16 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import report
 from rsfm_jax.cli import running
+from rsfm_jax.cli import task_report
 from rsfm_jax.cli.systems import finetune as system
 from rsfm_jax.cli.systems import finetune_encoder as encoder
 from rsfm_jax.cli.systems import finetune_tiles as tiles
+from rsfm_jax.core import trees
 from rsfm_jax.evaluate import bootstrap
 from rsfm_jax.evaluate import finetuned
 from rsfm_jax.evaluate import outcomes
@@ -32,6 +35,9 @@ from rsfm_jax.train import run as runs
 
 HELP = 'fine-tune on a labelled store from a config file (again to resume)'
 TAKES_OVERRIDES = True
+# A class for every pixel, of one map of a scene and of two.
+PICTURED = ('segmentation', 'change')
+CODES = (*PICTURED, 'semantic_change')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +123,7 @@ def _test(
     started.workdir / best_lib.BEST, started.planned.state
   )
   outcome = measure.outcome(best.state, config.data.test_split)
+  _keep(started, measure, outcome, best.state)
   chosen = {'step': best.step, 'val': best.metadata[best_lib.BEST]}
   chosen |= {'fraction': config.data.label_fraction, 'seed': config.seed}
   if changed := _changed(config):
@@ -157,3 +164,30 @@ def _changed(config) -> dict[str, Any]:
     if json.dumps(now) != value:
       out[key] = now
   return out
+
+
+def _keep(
+  started: running.Started,
+  measure: finetuned.Finetuned,
+  outcome: outcomes.Outcome,
+  state: trees.Tree,
+) -> None:
+  """Leaves what the page of the run shows of its predictions."""
+  config, workdir = started.config, started.workdir
+  if (table := outcome.table()) is None:
+    return
+  codes = measure.kind in CODES
+  task_report.save_table(
+    workdir,
+    table,
+    classes=None if codes else started.found.streams[0].data.store.classes,
+    title=f'{config.name}, {config.data.store}',
+  )
+  if measure.kind in PICTURED and not tiles.used(config):
+    split, sensor = config.data.test_split, config.data.sensor
+    found = measure.examples(state, split, count=task_report.COUNT)
+    if measure.outputs == 1:  # One score of change: change or none.
+      known = found.targets != outcomes.UNLABELLED
+      merged = np.where(known, np.minimum(found.targets, 1), found.targets)
+      found = found._replace(targets=merged)
+    task_report.save_examples(workdir, found, sensor=sensor, classes=len(table))

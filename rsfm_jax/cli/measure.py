@@ -1,6 +1,6 @@
 """What models know: features of labelled stores, probes, speed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import math
 import time
@@ -252,7 +252,26 @@ def probe(
     pools: that the features are of, if they are of pools.
     seed: of probes and bootstrap.
   """
-  found = features(describe, read, to, name=name)
+  return rows_of(
+    features(describe, read, to, name=name),
+    to,
+    name=name,
+    protocols=protocols,
+    checkpoint=checkpoint,
+    seed=seed,
+  )
+
+
+def rows_of(
+  found: Mapping[str, features_lib.Features],
+  to: Any,
+  *,
+  name: str,
+  protocols: Sequence[str],
+  checkpoint: str = '',
+  seed: int,
+) -> list[rows_lib.Row]:
+  """Rows of features of the splits of a target; see `probe`."""
   return runs.evaluate_features(
     {split: f.values for split, f in found.items()},
     {split: f.labels for split, f in found.items()},

@@ -167,11 +167,18 @@ def metadata(path: str | pathlib.Path) -> dict[str, Any]:
   )
 
 
-def _taught(workdir: pathlib.Path) -> str:
-  """The teacher is what SkySense V2 is used with (arXiv 2507.13812, 3.3)."""
+def which_of(system: str | None) -> Literal['params', 'ema']:
+  """What of a run's state a system is used with.
+
+  SkySense V2: the teacher (arXiv 2507.13812, 3.3).
+  """
+  return 'ema' if system == 'skysense_v2' else 'params'
+
+
+def _taught(workdir: pathlib.Path) -> Literal['params', 'ema']:
   config = workdir / 'config.json'
   system = files.read_json(config).get('system') if config.is_file() else None
-  return 'ema' if system == 'skysense_v2' else 'params'
+  return which_of(system)
 
 
 def _check_fit(params, model: build.Model, path: pathlib.Path) -> None:

@@ -1,44 +1,43 @@
 """Maps a scene of any size with a fine-tuned model, or with an encoder.
 
 Windows of a GeoTIFF pass the model and are blended into a Cloud Optimized
-GeoTIFF on the scene's own grid: classes, changes, numbers, or embeddings.
+GeoTIFF on the scene's own grid: classes, changes, numbers, or embeddings, of
+one sensor or, where the model fuses them, of several that see one ground.
 Memory does not grow with the scene. Run it again to go on after a kill; the
 bytes are those of a run that was never stopped.
 """
 
 import argparse
-import colorsys
 import pathlib
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from rsfm_jax.cli import predict_inputs
+from rsfm_jax.cli import predict_layout
 from rsfm_jax.cli import predictor as predictors
 from rsfm_jax.core import memory
 from rsfm_jax.core import progress
 from rsfm_jax.data import cog
-from rsfm_jax.data import mosaic
-from rsfm_jax.data import raster
-from rsfm_jax.data import scenes
 from rsfm_jax.evaluate import mapping
-from rsfm_jax.models import encoder
-from rsfm_jax.sensors import catalogue
-from rsfm_jax.tasks import losses
 
 HELP = 'a scene of any size to a map: classes, changes, numbers, embeddings'
-KINDS = ('prediction', 'probabilities', predictors.EMBEDDING)
-_PANEL = 1024  # Pixels of a panel; memory and seams that are computed twice.
+KINDS = (predict_layout.PREDICTION, 'probabilities', predictors.EMBEDDING)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('model', help='workdir of rsfm finetune; for embeddings any model')
-  add('scene', help='GeoTIFF; of changes the earlier one')
+  add('scene', nargs='?', help='GeoTIFF; of changes the earlier one')
+  add('--scene', dest='scenes', action='append', default=[],
+      type=predict_inputs.named, metavar='SENSOR=PATH',
+      help='instead, one for each of several sensors of the model, on the '
+      'same ground; pixels may be whole multiples of the finest (embeddings '
+      'of SkySense V2)')  # fmt: skip
   add('--out', required=True, help='the map, a .tif')
   add('--after', help='the later scene, for a model of changes')
   add('--as', dest='kind', choices=KINDS, default=KINDS[0])
-  add('--stage', default=encoder.FINAL, help='of embeddings')
+  add('--stage', help='of embeddings; default final, of several scenes fused')
   add('--sensor', help='of the model, for embeddings; default its only one')
   add('--which', choices=('auto', 'params', 'ema'), default='auto')
   add('--input', help="the scene's contract in the catalogue; default the "
@@ -59,30 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--overwrite', action='store_true', help='an --out that is there')
 
 
-class Opened(NamedTuple):
-  """Scenes of a map, and the grid that they share.
-
-  Attributes:
-    scenes: one, or before and after.
-    georeference: of the first.
-  """
-
-  scenes: tuple[scenes.Scene, ...]
-  georeference: raster.Georeference
-
-  def read(self, window: raster.Window) -> tuple[np.ndarray, np.ndarray]:
-    """f32[(2,) H, W, C] and bool[H, W], where all of them are valid."""
-    found = [scene.read(window) for scene in self.scenes]
-    if len(found) == 1:
-      return found[0]
-    images, valid = zip(*found)
-    return np.stack(images), np.logical_and(*valid)
-
-  def close(self) -> None:
-    for scene in self.scenes:
-      scene.frame.close()
-
-
 def run(args: argparse.Namespace) -> int:
   out = pathlib.Path(args.out)
   if out.suffix.lower() not in ('.tif', '.tiff'):
@@ -91,149 +66,15 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError(f'--out {out} is there already; give --overwrite.')
   if args.batch_size < 1:
     raise ValueError(f'--batch_size {args.batch_size} must be at least 1.')
-  model = _model(args)
-  opened = _opened(args, model)
+  model = predict_inputs.model(args)
+  opened = predict_inputs.opened(args, model)
   try:
-    plan = _plan(args, model, opened.scenes[0].shape)
-    layout = _layout(args, model, opened, plan)
+    plan = predict_layout.plan(args, model, opened.shape)
+    layout = predict_layout.layout(args, model, opened.georeference, plan)
     print('\n'.join(_map(args, model, opened, plan, layout)))
   finally:
     opened.close()
   return 0
-
-
-def _model(args: argparse.Namespace) -> predictors.Predictor:
-  if args.size is not None and args.size < 1:
-    raise ValueError(f'--size {args.size} must be at least 1.')
-  if args.kind == predictors.EMBEDDING:
-    model = predictors.embedding(
-      args.model,
-      sensor=args.sensor,
-      stage=args.stage,
-      size=args.size,
-      which=args.which,
-    )
-  else:
-    model = predictors.tuned(args.model, size=args.size)
-  if (args.after is None) != (model.dates == 1):
-    raise ValueError(
-      f'--after {args.after}: {args.model} maps {model.kind} from '
-      f'{model.dates} scene{"s" if model.dates > 1 else ""}.'
-    )
-  return model
-
-
-def _opened(args: argparse.Namespace, model: predictors.Predictor) -> Opened:
-  """Opens scenes on one grid.
-
-  Raises:
-    ValueError: no CRS, no ground in common, or bands that do not fit.
-  """
-  options = {
-    'files': catalogue.get(args.input) if args.input else model.sensor,
-    'want': model.sensor,
-    'statistics': model.statistics,
-    'bands': args.bands,
-    'nodata': args.nodata,
-    'missing_bands': args.missing_bands,
-    'processing_baseline': args.processing_baseline,
-  }
-  found = [scenes.open_scene(args.scene, **options)]
-  try:
-    where = found[0].frame.georeference
-    if args.crs:
-      if where.crs:
-        raise ValueError(f'--crs {args.crs}: {args.scene} has a CRS itself.')
-      where = where._replace(crs=cog.wkt_of(args.crs))
-    if not where.crs:
-      raise ValueError(
-        f'{args.scene} has no CRS, so its map would have no place; give it '
-        'by --crs EPSG:CODE.'
-      )
-    if args.after:
-      found.append(scenes.open_beside(args.after, found[0], **options))
-  except ValueError:
-    for scene in found:
-      scene.frame.close()
-    raise
-  return Opened(tuple(found), where)
-
-
-def _plan(
-  args: argparse.Namespace,
-  model: predictors.Predictor,
-  shape: tuple[int, int],
-) -> mosaic.Mosaic:
-  """Windows in cells of the map.
-
-  Raises:
-    ValueError: sizes that are no whole cells, or do not fit each other.
-  """
-  cell, size = model.cell, model.size
-  # DEFAULT: an eighth of a window is halo, an eighth is blended.
-  eighth = size // 8 // cell * cell
-  halo = eighth if args.halo is None else args.halo
-  stride = args.stride
-  if stride is None:
-    stride = max(size - 2 * halo - eighth, cell)
-  for key, value in (('halo', halo), ('stride', stride)):
-    if value % cell:
-      raise ValueError(
-        f'--{key} {value} is no multiple of {cell} pixels, one token.'
-      )
-  height, width = (-(-side // cell) for side in shape)
-  return mosaic.Mosaic(
-    height=height,
-    width=width,
-    size=size // cell,
-    stride=stride // cell,
-    halo=halo // cell,
-    cell=cell,
-    panel=max(_PANEL, size) // cell,
-  )
-
-
-def _layout(
-  args: argparse.Namespace,
-  model: predictors.Predictor,
-  opened: Opened,
-  plan: mosaic.Mosaic,
-) -> cog.Layout:
-  """What the file is to be.
-
-  Raises:
-    ValueError: names or colours of another number than there are classes.
-  """
-  classes = model.kind in ('segmentation', 'change')
-  for key in ('classes', 'colours'):
-    given = getattr(args, key)
-    if given and (not classes or len(given) != model.outputs):
-      raise ValueError(
-        f'--{key} names {len(given)}; {args.model} has '
-        f'{model.outputs if classes else "no"} classes.'
-      )
-  names = args.classes or tuple(str(i) for i in range(model.outputs))
-  tags = {'RSFM_MODEL': model.content_hash, 'RSFM_KIND': model.kind}
-  if classes:
-    tags['RSFM_CLASSES'] = ','.join(names)
-  shown = classes and args.kind == 'prediction'
-  bands, colours = (model.kind,), ()
-  if shown:
-    colours = _colours(args.colours, model.outputs)
-  elif model.kind == predictors.EMBEDDING:
-    bands = tuple(f'{args.stage}_{i}' for i in range(model.outputs))
-  elif classes:
-    bands = names
-  return cog.Layout(
-    height=plan.height,
-    width=plan.width,
-    bands=bands,
-    dtype='uint8' if shown else 'float32',
-    nodata=losses.UNLABELLED if shown else float('nan'),
-    georeference=opened.georeference.coarser(plan.cell),
-    colours=colours,
-    tags=tuple(tags.items()),
-  )
 
 
 def _map(args, model, opened, plan, layout) -> list[str]:
@@ -289,41 +130,22 @@ def _values(
 
 def _job(args, model, plan) -> dict[str, Any]:
   """What the bytes of a map are a function of."""
-  kept = ('kind', 'stage', 'input', 'bands', 'missing_bands', 'nodata')
+  kept = ('kind', 'input', 'bands', 'missing_bands', 'nodata')
   kept += ('processing_baseline', 'crs', 'batch_size', 'classes', 'colours')
   job: dict[str, Any] = {
     name: list(v) if isinstance(v := getattr(args, name), tuple) else v
     for name in kept
   }
-  job['model'] = model.content_hash
+  job |= {'model': model.content_hash, 'stage': model.stage}
   for name in ('height', 'width', 'size', 'stride', 'halo', 'cell', 'panel'):
     job[name] = getattr(plan, name)
-  for name in ('scene', 'after'):
-    path = getattr(args, name)
+  scenes = {'scene': args.scene, 'after': args.after} | dict(args.scenes)
+  for name, path in scenes.items():
     job[name] = path
     if path and pathlib.Path(path).is_file():
       found = pathlib.Path(path).stat()
       job[name] = [path, found.st_size, found.st_mtime_ns]
   return job
-
-
-def _colours(
-  given: tuple[str, ...], count: int
-) -> tuple[tuple[int, int, int], ...]:
-  """Of the classes; by default hues that differ.
-
-  Raises:
-    ValueError: no colour like #1f77b4.
-  """
-  if not given:
-    # Steps of the golden ratio keep any number of hues apart.
-    hues = [(0.6180339887 * i) % 1 for i in range(count)]
-    found = [colorsys.hsv_to_rgb(h, 0.65, 0.9) for h in hues]
-    return tuple(tuple(round(255 * v) for v in rgb) for rgb in found)
-  for text in given:
-    if not re.fullmatch('#[0-9a-fA-F]{6}', text):
-      raise ValueError(f'--colours {text!r} is no colour like #1f77b4.')
-  return tuple(tuple(bytes.fromhex(text[1:])) for text in given)
 
 
 def _names(text: str) -> tuple[str, ...]:

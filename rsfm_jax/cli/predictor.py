@@ -1,6 +1,6 @@
 """What maps a scene: a fine-tuned model with its head, or an encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 import pathlib
 from typing import Any, NamedTuple
@@ -31,21 +31,26 @@ class Predictor(NamedTuple):
   """A compiled step from windows to numbers that can be averaged.
 
   Attributes:
-    call: f32[B, (2,) H, W, C] normalised -> f32[B, h, w, K].
+    call: f32[B, (2,) H, W, C] normalised -> f32[B, h, w, K]; of several
+      sensors {sensor: f32[B, h, w, C]}.
     kind: of the task, or 'embedding'.
-    sensor: contract of what it sees.
-    statistics: that normalise it; None for complex SAR.
-    size: pixels on a side of a window.
-    cell: pixels on a side of one output.
+    sensors: contracts of what it sees, by name.
+    statistics: that normalise them; complex SAR has none.
+    factors: {sensor: pixels of the finest per pixel, on each axis}.
+    stage: of an embedding, else ''.
+    size: pixels of the finest sensor on a side of a window.
+    cell: pixels of it on a side of one output.
     outputs: K.
     dates: 1, or 2 for changes.
     content_hash: of the parameters.
   """
 
-  call: Callable[[Array], Array]
+  call: Callable[[Any], Array]
   kind: str
-  sensor: contract.Sensor
-  statistics: stats.Statistics | None
+  sensors: Mapping[str, contract.Sensor]
+  statistics: Mapping[str, stats.Statistics]
+  factors: Mapping[str, int]
+  stage: str
   size: int
   cell: int
   outputs: int
@@ -108,12 +113,14 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     run, extra = prepared()
     return run(params, extra, image)
 
-  known = about['contract']['statistics'].get(name)
+  known = about['contract']['statistics']
   return Predictor(
     call=call,
     kind=task.kind,
-    sensor=sensor,
-    statistics=known and stats.Statistics.from_json(known),
+    sensors={name: sensor},
+    statistics={n: stats.Statistics.from_json(v) for n, v in known.items()},
+    factors={name: 1},
+    stage='',
     size=size,
     cell=1,
     # One score of change is two classes.
@@ -156,23 +163,33 @@ def embedding(
   run = jax.jit(lambda p, x: encode(p, x)[stage].astype(jnp.float32))
   shape = _shape(opened.sensors[name], size, 1)
   made = jax.eval_shape(run, opened.params, shape)
-  cell = size // made.shape[1]
-  if cell * made.shape[1] != size:
-    raise ValueError(
-      f'--size {size} is no whole tokens: {stage} of {path} has '
-      f'{made.shape[1]} on a side.'
-    )
+  cell = cell_of(size, made.shape[1], what=f'{stage} of {path}')
   return Predictor(
     call=lambda image: run(opened.params, image),
     kind=EMBEDDING,
-    sensor=opened.sensors[name],
-    statistics=opened.statistics.get(name),
+    sensors={name: opened.sensors[name]},
+    statistics=opened.statistics,
+    factors={name: 1},
+    stage=stage,
     size=size,
     cell=cell,
     outputs=made.shape[-1],
     dates=1,
     content_hash=opened.content_hash,
   )
+
+
+def cell_of(size: int, tokens: int, *, what: str) -> int:
+  """Pixels on a side of a token.
+
+  Raises:
+    ValueError: a window that is no whole tokens.
+  """
+  if size % tokens:
+    raise ValueError(
+      f'--size {size} is no whole tokens: {what} has {tokens} on a side.'
+    )
+  return size // tokens
 
 
 def _objective(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import models
+from rsfm_jax.cli import probing
 from rsfm_jax.cli import running
 from rsfm_jax.cli import training
 from rsfm_jax.core import log
@@ -40,10 +41,12 @@ def train(config, workdir: pathlib.Path) -> None:
     ValueError: the config, the stores or the checkpoints do not fit.
   """
   with runs.opened(workdir, json.loads(config.to_json_best_effort())):
+    probed = probing.found(config)
     begin = functools.partial(_begin, config)
     started = running.start(config, workdir, begin=begin)
     written = running.writers_of(started)
-    running.fit(started, running.hooks(started, written))
+    probes = [probing.hook(started, probed, written)] if probed else []
+    running.fit(started, running.hooks(started, written, before_saving=probes))
 
 
 def _begin(config, planned: training.Training) -> running.Create:

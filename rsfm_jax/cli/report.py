@@ -11,10 +11,13 @@ from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruning_sweep
 from rsfm_jax.cli import reconstruct
+from rsfm_jax.cli import sweep_tables
+from rsfm_jax.cli import task_report
 from rsfm_jax.core import files
 from rsfm_jax.core import once
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import rows as rows_lib
+from rsfm_jax.evaluate import sweep_rows
 from rsfm_jax.models import encoder
 from rsfm_jax.models import mapex_spec
 from rsfm_jax.models import ringmoe
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='SENSOR=STORE',
     help='images for reconstructions and feature maps; may be repeated',
   )
+  add('--sweep', help='folder of rsfm sweep: curves over label fractions')
   add('--out', help='default: WORKDIR/report.html')
 
 
@@ -63,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     opened,
     stores_of(args.store),
     summary=f'Run of {workdir.name}.',
+    sweep=args.sweep,
   )
   print(out)
   return 0
@@ -91,37 +96,24 @@ def write(
   *,
   summary: str,
   facts: Mapping[str, str] | None = None,
+  sweep: str | None = None,
 ) -> None:
-  """Composes the page from what the workdir holds."""
+  """Composes the page from what the workdir, and a sweep, hold.
+
+  Raises:
+    ValueError: a sweep without results.
+  """
   history = writers.read(workdir / 'metrics.jsonl')
-  rows = []
-  if (workdir / ROWS).exists():
-    rows = [row.to_json() for row in rows_lib.read(workdir / ROWS)]
-  points = []
-  if (workdir / PRUNED).exists():
-    points = files.read_json(workdir / PRUNED)
-  swept = []
-  if (workdir / pruning_sweep.POINTS).exists():
-    swept = pruning_sweep.figures(
-      files.read_json(workdir / pruning_sweep.POINTS)
-    )
   environment = files.read_json(workdir / 'environment.json')['starts'][-1]
   images = {s: _images(opened, v, s, 8) for s, v in by_sensor.items()}
+  images = images or task_report.images(workdir)
   report.write_report(
     out,
     [
-      report.Section(
-        title='Results',
-        items=[tables.html_table(rows)] if rows else [],
-        text='Frozen features, probed, or what was fine-tuned; bars are 95 % '
-        'bootstrap intervals over the test samples.',
-      ),
-      report.Section(
-        title='Pruning',
-        items=([pruning_curve.figure(points)] if points else []) + swept,
-        text='Parameters, accuracy and speed of the pruned models; experts '
-        'kept by use, at random, and the least used ones.',
-      ),
+      _results(workdir),
+      *task_report.sections(workdir, opened),
+      *_fractions(sweep),
+      _pruning(workdir),
       report.Section(
         title='Reconstructions',
         items=_reconstructions(
@@ -157,6 +149,44 @@ def write(
     summary=summary,
     facts=facts,
   )
+
+
+def _results(workdir: pathlib.Path) -> report.Section:
+  rows = []
+  if (workdir / ROWS).exists():
+    rows = [row.to_json() for row in rows_lib.read(workdir / ROWS)]
+  return report.Section(
+    title='Results',
+    items=[tables.html_table(rows)] if rows else [],
+    text='Frozen features, probed, or what was fine-tuned; bars are 95 % '
+    'bootstrap intervals over the test samples.',
+  )
+
+
+def _pruning(workdir: pathlib.Path) -> report.Section:
+  items: list[report.Item] = []
+  if (workdir / PRUNED).exists() and (
+    points := files.read_json(workdir / PRUNED)
+  ):
+    items.append(pruning_curve.figure(points))
+  if (workdir / pruning_sweep.POINTS).exists():
+    swept = files.read_json(workdir / pruning_sweep.POINTS)
+    items += pruning_sweep.figures(swept)
+  return report.Section(
+    title='Pruning',
+    items=items,
+    text='Parameters, accuracy and speed of the pruned models; experts kept by '
+    'use, at random, and the least used ones.',
+  )
+
+
+def _fractions(sweep: str | None) -> list[report.Section]:
+  if sweep is None:
+    return []
+  results = sweep_rows.read(sweep)
+  if not results:
+    raise ValueError(f'--sweep {sweep} has no rows of rsfm sweep.')
+  return [sweep_tables.fractions(sweep_tables.summary(results))]
 
 
 def _panels(
@@ -195,6 +225,8 @@ def _reconstructions(
   images: Mapping[str, np.ndarray],
   config: Mapping[str, Any],
 ) -> list[Any]:
+  if 'objective' not in config:  # Of a fine-tuning: nothing is hidden.
+    return []
   made = reconstruct.masked(opened, images, objective=config['objective'])
   figures = []
   for sensor, (mask, prediction) in made.items():

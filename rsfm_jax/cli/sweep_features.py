@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsfm_jax.cli import datasets
 from rsfm_jax.cli import measure
-from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
 from rsfm_jax.cli import sweep_grid
@@ -47,7 +47,9 @@ def prepare(group: sweep_grid.Group, grid: sweep_grid.Grid) -> Prepared:
   opened = None
   if group.checkpoint is not None:
     opened = opened_parts(group.checkpoint.path, group.checkpoint.which)
-  by, to = _target(group, grid, store, opened)
+  by, to = datasets.target(
+    group.dataset, store, opened, batch_size=grid.features.batch_size
+  )
   parts = {
     'model': _identity(group, grid, opened),
     'store': _hash_of(store),
@@ -88,28 +90,6 @@ def opened_whole(path: str, which: Any) -> models.Opened:
 @functools.lru_cache(maxsize=8)
 def _hash_of(store: stores.Store) -> str:
   return files.sha256(store.folder / 'index.json')
-
-
-def _target(
-  group: sweep_grid.Group,
-  grid: sweep_grid.Grid,
-  store: stores.Store,
-  opened: models.Opened | None,
-) -> tuple[ModuleType, Any]:
-  """The data as a model sees it, and the module that reads it so."""
-  data = group.dataset
-  options: dict[str, Any] = {
-    'fit': data.fit,
-    'size': data.size,
-    'missing_bands': data.missing_bands,
-    'batch_size': grid.features.batch_size,
-  }
-  if not data.sensors:
-    return measure, measure.target(store, data.sensor, opened, **options)
-  options |= {'dates': data.dates, 'missing_sensors': data.missing_sensors}
-  return measure_tiles, measure_tiles.target(
-    store, data.sensors, opened, **options
-  )
 
 
 def _target_json(to: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import config_dict
 
 from rsfm_jax.cli import config as configs
-from rsfm_jax.cli import measure_tiles
+from rsfm_jax.cli import datasets as datasets_lib
 from rsfm_jax.core import choices
 from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import protocols
@@ -53,35 +53,6 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-  """`config.datasets.<name>`: a labelled store seen by one sensor or several.
-
-  Attributes:
-    store: folder, with splits train, val and test.
-    sensor: of the models, one image a sample.
-    sensors: instead, one sensor or several with their dates (SkySense V2).
-    fit: see `measure.Target`.
-    size: of crop or resize.
-    missing_bands: policy.
-    dates: of `sensors`.
-    missing_sensors: of `sensors`.
-  """
-
-  store: str
-  sensor: str = 'opt'
-  sensors: tuple[str, ...] = ()
-  fit: str = 'native'
-  size: int | None = None
-  missing_bands: str = 'error'
-  dates: int = measure_tiles.DATES
-  missing_sensors: str = 'error'
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    return self.sensors or (self.sensor,)
-
-
-@dataclasses.dataclass(frozen=True)
 class FeatureOptions:
   """`config.features`: what of an encoder's maps becomes a feature.
 
@@ -111,7 +82,7 @@ class Group(NamedTuple):
 
   checkpoint: Checkpoint | None
   variant: Variant | str | None
-  dataset: Dataset
+  dataset: datasets_lib.Dataset
   jobs: tuple[sweep_rows.Job, ...]
 
 
@@ -134,7 +105,7 @@ def grid(config: config_dict.ConfigDict) -> Grid:
   """
   checkpoints = _section(config, 'checkpoints', Checkpoint)
   variants = _section(config, 'variants', Variant)
-  datasets = _section(config, 'datasets', Dataset)
+  datasets = _section(config, 'datasets', datasets_lib.Dataset)
   _check(config, checkpoints, variants, datasets)
   groups = []
   for data_name, dataset in datasets.items():

@@ -9,6 +9,7 @@ from rsfm_jax.core import files
 from rsfm_jax.evaluate import aggregate
 from rsfm_jax.evaluate import leaderboards
 from rsfm_jax.evaluate import sweep_rows
+from rsfm_jax.plots import label_fractions
 from rsfm_jax.plots import report
 from rsfm_jax.plots import tables
 
@@ -150,7 +151,7 @@ def write(
   )
   report.write_report(
     folder / FILES[2],
-    _sections(shown, ranked, failed),
+    _sections(shown, rows, ranked, failed),
     title=name,
     summary=said,
     facts={
@@ -199,7 +200,18 @@ def _cells(ranked: Sequence[dict[str, Any]]) -> list[list[str]]:
   return [head, *body]
 
 
-def _sections(shown, ranked, failed) -> list[report.Section]:
+def fractions(rows: Sequence[dict[str, Any]]) -> report.Section:
+  """Learning curves over label fractions of a `summary`."""
+  return report.Section(
+    title='Label fractions',
+    items=label_fractions.figures(rows),
+    text='Accuracy over how many labels there were to learn from; bands are '
+    'the intervals of the results.',
+    layout='grid',
+  )
+
+
+def _sections(shown, rows, ranked, failed) -> list[report.Section]:
   return [
     report.Section(
       title='Results',
@@ -212,6 +224,7 @@ def _sections(shown, ranked, failed) -> list[report.Section]:
       items=[tables.html_of(_cells(ranked))] if ranked else [],
       text=_RANKS,
     ),
+    fractions(rows),
     report.Section(
       title='Failed',
       items=[report.notes([f'{r.job}: {r.error}' for r in failed])]

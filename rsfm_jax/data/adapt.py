@@ -131,6 +131,10 @@ class Adapter:
     image = augment.cut(record[f'{self.name}/image'], box)
     if len(self.columns) < image.shape[-1]:
       image = image[..., self.columns]
+    present = self._present(record)
+    if present is not None and not present.all():
+      # Whatever stands in a band that is absent, it spoils no pixel.
+      image = np.where(present, image, image.dtype.type(0))
     valid = record.get(f'{self.name}/valid')
     if valid is not None:
       valid = augment.cut(valid, box)
@@ -172,11 +176,16 @@ class Adapter:
       statistics=self.statistics,
       scene_scale=scale,
     )
-    present = record.get(f'{self.name}/band_valid')
+    present = self._present(record)
     if present is not None:
-      here, _ = matching.apply(self.found, present[list(self.columns)])
+      here, _ = matching.apply(self.found, present)
       band_valid = band_valid & here
     return image, band_valid
+
+  def _present(self, record: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Which used bands the sample has: bool [C], or None for all."""
+    present = record.get(f'{self.name}/band_valid')
+    return None if present is None else present[list(self.columns)]
 
 
 def sensor_in(store: stores.Store, want: contract.Sensor) -> str:

@@ -123,6 +123,30 @@ class GeoTiff:
       '' if crs is None else crs.to_wkt(), tuple(self._grid.transform)[:6]
     )
 
+  @property
+  def crs_name(self) -> str:
+    """E.g. 'EPSG:32632'; '' without a CRS."""
+    crs = self._grid.crs
+    return '' if crs is None else crs.to_string()
+
+  def lies_on(self, other: 'GeoTiff', *, factor: int) -> bool:
+    """Whether its pixels are squares of factor x factor pixels of `other`.
+
+    Same CRS, same ground, to a tenth of a pixel of `other`.
+    """
+    one, two = self._grid, other._grid
+    where = self.georeference.transform
+    wanted = other.georeference.coarser(factor).transform
+    reach = max(self.height, self.width)
+    tolerance = _SAME_GRID_PIXELS * abs(two.transform.a)
+    gaps = np.abs(np.subtract(where, wanted)) * ([reach, reach, 1] * 2)
+    size = self.height * factor, self.width * factor
+    return (
+      one.crs == two.crs
+      and size == (other.height, other.width)
+      and bool((gaps <= tolerance).all())
+    )
+
   def _align(self, nodata: float | None, onto: str) -> None:
     """Takes the finest grid and replaces layers that lie on another one."""
     finest = grid = min(

@@ -100,6 +100,9 @@ class Boxes:
   def __len__(self) -> int:
     return len(self.objects)
 
+  def table(self, draw: np.ndarray | None = None) -> None:
+    """Boxes are not confused."""
+
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
     """`METRICS`, means over the classes with an object, and ap50/<class>.
 

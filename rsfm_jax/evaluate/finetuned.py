@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,20 @@ PLACE = 'place'
 TARGET = 'target'
 # What a prediction may know of the place.
 KNOWN = ('region',)
+
+
+class Examples(NamedTuple):
+  """The first samples of a split, for people to look at.
+
+  Attributes:
+    images: f32[N, (2,) H, W, C], normalised.
+    targets: what should be predicted, [N, ...].
+    found: what is, [N, ...].
+  """
+
+  images: np.ndarray
+  targets: np.ndarray
+  found: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +63,7 @@ class Finetuned:
     found, targets, indices = [], [], []
     for batch in progress.bar(self.batches(split), what=split, unit='batch'):
       place = batch[PLACE]
-      known = {name: place[name] for name in KNOWN if name in place}
-      seen = {**batch, PLACE: known}
-      made = self.predict(state['params'], state['extra'], seen)
-      found.append(np.asarray(jax.device_get(made))[place['valid']])
+      found.append(self._predicted(state, batch)[place['valid']])
       targets.append(place[TARGET][place['valid']])
       indices.append(place['index'][place['valid']])
     if not targets:
@@ -67,3 +78,22 @@ class Finetuned:
       outputs=self.outputs,
       images=np.concatenate(indices),
     )
+
+  def examples(self, state: Tree, split: str, *, count: int) -> Examples:
+    """The first `count` samples of a split, of its only sensor."""
+    parts: list[Examples] = []
+    for batch in self.batches(split):
+      (image,) = (x['image'] for s, x in batch.items() if s != PLACE)
+      place, made = batch[PLACE], self._predicted(state, batch)
+      kept = place['valid']
+      parts.append(Examples(image[kept], place[TARGET][kept], made[kept]))
+      if sum(len(part.found) for part in parts) >= count:
+        break
+    return Examples(*(np.concatenate(some)[:count] for some in zip(*parts)))
+
+  def _predicted(self, state: Tree, batch: Batch) -> np.ndarray:
+    place = batch[PLACE]
+    known = {name: place[name] for name in KNOWN if name in place}
+    seen = {**batch, PLACE: known}
+    made = self.predict(state['params'], state['extra'], seen)
+    return np.asarray(jax.device_get(made))

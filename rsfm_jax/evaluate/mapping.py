@@ -7,8 +7,9 @@ scene, model and plan, so whoever resumes a map makes the same bytes.
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
+import functools
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,10 +18,11 @@ from rsfm_jax.data import mosaic
 from rsfm_jax.data import prefetch
 from rsfm_jax.data import raster
 
-# Pixels of a window: f32[..., H, W, C] as the model sees them, bool[H, W].
-Read = Callable[[raster.Window], tuple[np.ndarray, np.ndarray]]
+# Pixels of a window: f32[..., H, W, C] as the model sees them, and bool[H, W].
+# Or a tree of such images, where pixels may be a whole number of times larger.
+Read = Callable[[raster.Window], tuple[Any, np.ndarray]]
 # f32[B, ..., H, W, C] -> f32[B, h, w, K], K numbers that can be averaged.
-Model = Callable[[jax.Array], jax.Array]
+Model = Callable[[Any], jax.Array]
 # Cells of the map, f32[h, w, K] and bool[h, w]; then the number of the step.
 Write = Callable[[raster.Window, np.ndarray, np.ndarray, int], None]
 
@@ -100,7 +102,7 @@ def _batches(
   steps: list[mosaic.Step],
   read: Read,
   batch_size: int,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
   """Windows of every step, in batches of one shape."""
   size = plan.size * plan.cell
   for step in steps:
@@ -110,14 +112,32 @@ def _batches(
       plan.columns.starts[k] * plan.cell - area.column for k in step.columns
     ]
     for i in range(0, len(at), batch_size):
-      part = at[i : i + batch_size]
-      shape = batch_size, *image.shape[:-2], size, image.shape[-1]
-      rows = np.zeros(shape, np.float32)
-      seen = np.zeros((batch_size, size, size), bool)
-      for row, column in enumerate(part):
-        rows[row] = image[..., column : column + size, :]
-        seen[row] = valid[:, column : column + size]
-      yield {'image': rows, 'valid': seen}
+      cut = functools.partial(
+        _windows, at=at[i : i + batch_size], size=size, rows=batch_size
+      )
+      seen = cut(valid[..., None])[..., 0]
+      yield {'image': jax.tree.map(cut, image), 'valid': seen}
+
+
+def _windows(
+  image: np.ndarray, *, at: list[int], size: int, rows: int
+) -> np.ndarray:
+  """Squares [rows, ..., s, s, C] of an image [..., s, W, C] of a step.
+
+  Args:
+    image: a row of windows; its pixels may be larger than those of the scene.
+    at: first columns, at most `rows`, in pixels of the scene.
+    size: of a window, in pixels of the scene.
+    rows: of the batch; what is left is zero.
+  """
+  side = image.shape[-3]
+  factor = size // side
+  shape = rows, *image.shape[:-2], side, image.shape[-1]
+  out = np.zeros(shape, image.dtype)
+  for row, column in enumerate(at):
+    first = column // factor
+    out[row] = image[..., first : first + side, :]
+  return out
 
 
 def _scores(

@@ -19,12 +19,15 @@ class Outcome(Protocol):
   """Predictions of a split.
 
   `measure` gives {metric: value} of samples, by index and as often as they are
-  drawn; all of them once for None. What a draw cannot say is NaN.
+  drawn; all of them once for None. What a draw cannot say is NaN. `table` gives
+  their confusion, as `metrics.confusion` does; None of numbers and boxes.
   """
 
   def __len__(self) -> int: ...
 
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]: ...
+
+  def table(self, draw: np.ndarray | None = None) -> np.ndarray | None: ...
 
 
 def _drawn(values: np.ndarray, draw: np.ndarray | None) -> np.ndarray:
@@ -41,11 +44,14 @@ class Classes:
   def __len__(self) -> int:
     return len(self.labels)
 
-  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+  def table(self, draw: np.ndarray | None = None) -> np.ndarray:
+    """i64[K, K], rows the truth."""
     found = _drawn(self.scores, draw).argmax(-1)
-    table = metrics.confusion(
-      found, _drawn(self.labels, draw), classes=self.scores.shape[1]
-    )
+    labels = _drawn(self.labels, draw)
+    return metrics.confusion(found, labels, classes=self.scores.shape[1])
+
+  def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
+    table = self.table(draw)
     return {
       'accuracy': metrics.accuracy(table),
       'macro_f1': metrics.macro_f1(table),
@@ -63,11 +69,15 @@ class Labels:
   def __len__(self) -> int:
     return len(self.labels)
 
+  def table(self, draw: np.ndarray | None = None) -> np.ndarray:
+    """i64[L, 2, 2], rows the true bit."""
+    scores, bits = _drawn(self.scores, draw), _drawn(self.labels, draw)
+    found = (scores > 0).astype(int)
+    return metrics.confusion(found, bits, classes=bits.shape[1])
+
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
     scores, bits = _drawn(self.scores, draw), _drawn(self.labels, draw)
-    table = metrics.confusion(
-      (scores > 0).astype(int), bits, classes=bits.shape[1]
-    )
+    table = self.table(draw)
     precision = lambda average: (
       metrics.mean_average_precision(scores, bits, average=average)
       if bits.any()
@@ -109,9 +119,13 @@ class Maps:
   def __len__(self) -> int:
     return len(self.tables)
 
+  def table(self, draw: np.ndarray | None = None) -> np.ndarray:
+    """i64[K, K] of all pixels, rows the truth."""
+    return _drawn(self.tables, draw).sum(0)
+
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
     """mIoU twice, absent classes skipped or 0; f1 and iou of class 1."""
-    table = _drawn(self.tables, draw).sum(0)
+    table = self.table(draw)
     out = {
       'miou': metrics.mean_iou(table),
       'miou_absent_zero': metrics.mean_iou(table, absent='counted'),
@@ -179,6 +193,10 @@ class SemanticChange:
   def __len__(self) -> int:
     return len(self.changes)
 
+  def table(self, draw: np.ndarray | None = None) -> np.ndarray:
+    """i64[K, K] of the pixels of both dates, rows the truth."""
+    return self.maps.table(draw)
+
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
     """SCS, SC and BC, and the mIoU over both dates."""
     found = metrics.semantic_change(
@@ -214,6 +232,9 @@ class Numbers:
 
   def __len__(self) -> int:
     return len(self.sums)
+
+  def table(self, draw: np.ndarray | None = None) -> None:
+    """Numbers are not confused."""
 
   def measure(self, draw: np.ndarray | None = None) -> dict[str, float]:
     """In the units of the target."""

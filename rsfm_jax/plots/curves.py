@@ -41,6 +41,7 @@ TRAINING = (
   Panel('Gradient norm before clipping', 'grad_norm', 'log'),
   Panel('Images per second', 'examples_per_second'),
   Panel('Share of time waiting for data', 'wait_share'),
+  Panel('Probes of frozen features', r'eval/(.+)', line='exact'),
 )
 DISTILLATION = (
   Panel('Losses', r'losses/(mgcl|qsacl|ita)'),

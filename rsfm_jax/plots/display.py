@@ -1,6 +1,7 @@
 """Pixels of any sensor as something an eye can compare."""
 
 from collections.abc import Sequence
+import colorsys
 from typing import NamedTuple
 
 import numpy as np
@@ -95,3 +96,11 @@ def sheet(rows: Sequence[np.ndarray], *, gap: int = 3) -> np.ndarray:
   r, n, h, w, _ = (padded := np.pad(grid, pad)).shape
   whole = padded.transpose(0, 2, 1, 3, 4).reshape(r * h, n * w, 4)
   return whole[: r * h - gap, : n * w - gap]
+
+
+def class_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+  """RGB of 0 to 255 for each of `count` classes: hues that differ."""
+  # Steps of the golden ratio keep any number of hues apart.
+  hues = [(0.6180339887 * i) % 1 for i in range(count)]
+  found = [colorsys.hsv_to_rgb(h, 0.65, 0.9) for h in hues]
+  return tuple(tuple(round(255 * v) for v in rgb) for rgb in found)

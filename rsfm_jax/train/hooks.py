@@ -219,9 +219,10 @@ class Evaluate(loop.Hook):
     return any(one.schedule.due(step) for one in self._evaluators)
 
   def run(self, step, state):
+    params = self._params_of(state)
     for one in self._evaluators:
       if one.schedule.due(step):
-        found = one.run(self._params_of(state), step)
+        found = one.run(params, step)
         row = {f'{one.name}/{name}': value for name, value in found.items()}
         for writer in self._writers:
           writer.write(step, row)

@@ -6,6 +6,7 @@ import pytest
 from rsfm_jax.cli import main
 from rsfm_jax.cli import models
 from rsfm_jax.cli import running
+from rsfm_jax.core import files
 from rsfm_jax.core import trees
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.train import checkpoint
@@ -78,6 +79,22 @@ def test_a_run_leaves_curves_the_best_state_and_test_rows(tuned):
   assert row.low <= row.value <= row.high
   assert (row.protocol, row.dataset) == ('finetune', 'scenes')
   assert row.chosen['step'] == step
+
+
+def test_the_page_tells_classes_apart(tuned, tmp_path):
+  (entry,) = files.read_json(tuned / 'confusion.json')
+  table, rows = np.array(entry['table']), rows_lib.read(tuned / 'rows.jsonl')
+  assert table.shape == (12, 12) and table.sum() == rows[0].n_test
+  accuracy = np.trace(table) / table.sum()
+  assert accuracy == pytest.approx(rows[0].value)
+  out = tmp_path / 'page.html'
+  words = ['report', '--workdir', str(tuned), '--out', str(out)]
+  assert main.main(words) == 0
+  page = out.read_text()
+  for title in ('Classes', 'Training', 'Results'):
+    assert f'<h2>{title}</h2>' in page
+  assert all(name in page for name in entry['classes'])
+  assert main.main([*words, '--sweep', str(tmp_path)]) == 2
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(

@@ -301,6 +301,27 @@ def test_the_verb_probes_all_sensors_and_dates(
   assert {row.normalisation for row in rows} == {'pretrained'}
 
 
+def test_a_certificate_of_sensors_and_polarisations(
+  store, opened, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(models, 'open_model', lambda path, which: opened)
+  words = ['evaluate', '--store', str(store.folder), '--batch_size', '3']
+  words += ['--sensors', f'{HR},{SAR}', '--checkpoint', 'mine=somewhere']
+  words += ['--protocols', 'galileo_knn5', '--dates', '3']
+  words += ['--certificate', str(tmp_path)]
+  assert main.main(words) == 0
+  rows = rows_lib.read(tmp_path / 'rows.jsonl')
+  names = list(dict.fromkeys(row.chosen['subset'] for row in rows))
+  assert names[:3] == ['all', HR, SAR]
+  assert names[-2:] == [f'{SAR}: VV', f'{SAR}: VH'] and len(names) == 3 + 6 + 2
+  # An encoder that looks under the masks of a batch is found out.
+  blind = lambda inputs: np.nan_to_num(
+    inputs['sensors'][SAR]['image'].sum((1, 2, 3))
+  )
+  monkeypatch.setattr(measure_tiles, 'describer', lambda *a, **k: blind)
+  assert main.main(words) == 6
+
+
 def test_means_are_over_the_dates_that_count():
   values = jnp.arange(12.0).reshape(2, 3, 2)
   valid = jnp.array([[True, False, True], [False] * 3])

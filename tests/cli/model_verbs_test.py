@@ -296,5 +296,6 @@ def test_assess_prunes_probes_and_reports(trained, stores, tmp_path):
   names = {row['name'] for row in summary['rows']}
   assert {'random init', 'pre-trained', 'pruned: dense SVD'} <= names
   page = (out / 'report.html').read_text()
+  assert '<h2>Classes</h2>' in page
   assert 'http://' not in page.replace('http://www.w3.org', '')
   assert (trained / 'pruned' / 'opt_extract' / 'contract.json').is_file()

@@ -219,6 +219,7 @@ def test_tables_in_three_forms(swept):
   assert (few['seeds'], few['interval']) == ('2', 'seeds')
   page = (out / 'tables.html').read_text()
   assert 'mine: one' in page and '<script' not in page
+  assert '<h2>Label fractions</h2>' in page
 
 
 def test_a_dry_run_lists_jobs_and_costs_and_writes_nothing(

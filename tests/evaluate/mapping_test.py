@@ -89,6 +89,30 @@ def test_tiled_equals_untiled(stride):
   np.testing.assert_array_equal(scene.seen, scene.valid)
 
 
+def test_images_of_larger_pixels_are_cut_at_the_same_ground():
+  cells = mosaic.Mosaic(
+    height=12, width=9, size=5, stride=2, halo=1, cell=4, panel=6
+  )
+  scene = Map(cells)
+  coarse = np.random.default_rng(1).normal(size=(24, 18, 3)).astype(np.float32)
+
+  def read(w):
+    image, valid = scene.read(w)
+    top, left, height, width = (side // 2 for side in w)
+    part = coarse[top : top + height, left : left + width]
+    pad = (0, height - len(part)), (0, width - part.shape[1]), (0, 0)
+    return {'fine': image, 'coarse': np.pad(part, pad)}, valid
+
+  @jax.jit
+  def both(images):
+    half = jnp.repeat(jnp.repeat(images['coarse'], 2, 1), 2, 2)
+    return tokens(images['fine'] + half[..., :2])
+
+  mapping.make(cells, read=read, model=both, write=scene.write, batch_size=3)
+  want = both({'fine': scene.image[None], 'coarse': coarse[None]})[0]
+  np.testing.assert_allclose(scene.map, want, atol=TOLERANCE)
+
+
 def test_a_halo_that_is_too_small_shows():
   scene = Map(plan(14, halo=REACH - 1))
   make(plan(14, halo=REACH - 1), scene)

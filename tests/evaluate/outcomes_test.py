@@ -153,3 +153,16 @@ def test_what_never_changes_has_no_semantic_score():
   same = np.zeros((1, 2, 2, 2), int)
   measured = outcomes.of_task('semantic_change', same, same, outputs=3)
   assert measured.measure() == {'sc': 0, 'bc': 0, 'scs': 0, 'miou': 1}
+
+
+def test_tables_of_confusion_have_the_truth_as_rows():
+  scores = np.eye(3)[[0, 2, 2, 1]]
+  one = outcomes.Classes(scores, np.array([0, 2, 1, 1]))
+  np.testing.assert_array_equal(one.table(), [[1, 0, 0], [0, 1, 1], [0, 0, 1]])
+  np.testing.assert_array_equal(one.table(np.array([2, 2]))[1], [0, 0, 2])
+  bits = outcomes.Labels(np.array([[1.0], [-1.0]]), np.array([[0], [0]]))
+  np.testing.assert_array_equal(bits.table(), [[[1, 1], [0, 0]]])
+  found, target = maps()
+  pixels = outcomes.Maps.of(found, target, classes=3).table()
+  assert pixels.shape == (3, 3) and pixels.sum() == (target != 255).sum()
+  assert outcomes.Numbers(np.ones((2, 3))).table() is None

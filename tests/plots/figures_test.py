@@ -64,6 +64,15 @@ def test_arrays_are_averaged_over_layers_and_sensors():
   np.testing.assert_allclose(lines['collaborative'][:, 1], 0.3)
 
 
+def test_probes_of_a_run_are_lines_over_its_steps():
+  rows = [*ROWS, {'step': 2, 'eval/a/knn/accuracy': 0.5}]
+  figure = curves.figure(rows, panels=curves.TRAINING)
+  assert titles(figure)[-1] == 'Probes of frozen features'
+  points = curves.series(rows, curves.TRAINING[-1])
+  np.testing.assert_array_equal(points['a/knn/accuracy'], [[2, 0.5]])
+  assert curves.TRAINING[-1] in curves.DISTILLATION
+
+
 def test_a_run_without_metrics_is_an_error():
   with pytest.raises(ValueError, match='1 rows hold none of .*grad_norm'):
     curves.figure([{'step': 1, 'other': 2}])
