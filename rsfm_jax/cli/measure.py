@@ -258,6 +258,7 @@ def probe(
     name=name,
     protocols=protocols,
     checkpoint=checkpoint,
+    pools=pools,
     seed=seed,
   )
 
@@ -269,6 +270,7 @@ def rows_of(
   name: str,
   protocols: Sequence[str],
   checkpoint: str = '',
+  pools: Sequence[str] = (),
   seed: int,
 ) -> list[rows_lib.Row]:
   """Rows of features of the splits of a target; see `probe`."""

@@ -1,8 +1,12 @@
 """A store of small scenes and a run of four steps, made once."""
 
+import contextlib
+
+import jax
 import pytest
 
 from rsfm_jax.cli import main
+from rsfm_jax.sharding import mesh as meshes
 
 CONFIG = """
 from configs import base
@@ -23,6 +27,29 @@ def get_config():
   c.train.log_steps = 1
   return c
 """
+
+
+@contextlib.contextmanager
+def alone():
+  """Meshes without sizes of their own have one device: for what is no test
+  of meshes, since a program for eight takes four times as long to compile."""
+  whole = meshes.make_mesh
+
+  def make_mesh(*, devices=None, **sizes):
+    if devices is None and set(sizes.values()) <= {-1, 1}:
+      devices = jax.devices()[:1]
+    return whole(devices=devices, **sizes)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(meshes, 'make_mesh', make_mesh)
+    yield
+
+
+@pytest.fixture(scope='module')
+def one_device():
+  """Runs of this file take one device unless their config has a mesh."""
+  with alone():
+    yield
 
 
 @pytest.fixture(scope='session')
@@ -58,20 +85,12 @@ def stores(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def pretrain(config, stores):
-  """`pretrain(workdir, *overrides)` -> exit code."""
+  """`pretrain(workdir, *overrides)` -> exit code; on one device."""
 
   def run(workdir, *overrides):
-    return main.main(
-      [
-        'pretrain',
-        '--config',
-        config,
-        '--workdir',
-        str(workdir),
-        f'--config.data.root={stores}',
-        *overrides,
-      ]
-    )
+    words = ['pretrain', '--config', config, '--workdir', str(workdir)]
+    with alone():
+      return main.main([*words, f'--config.data.root={stores}', *overrides])
 
   return run
 
