@@ -56,10 +56,11 @@ def scenes(oriented, seed):
   return image, target
 
 
-def encode(params, images, *, mode, key=None):
+def encode(params, entries, *, mode, key=None, prototypes=None):
   """Convolutions of stride 2, 2 and 2; a map after the first two and last."""
-  del mode, key
-  ((_, x),) = images.items()
+  del mode, key, prototypes
+  ((_, entry),) = entries.items()
+  x = entry['image']
   maps = {}
   for name, kernel in params['convs'].items():
     x = jax.nn.relu(
@@ -85,7 +86,8 @@ def detector(oriented):
   params = {'convs': encoder(jax.random.key(3))}
   image = jax.ShapeDtypeStruct((COUNT, SIZE, SIZE, 3), jnp.float32)
   maps = jax.eval_shape(
-    lambda x: dict(encode(params, {'opt': x}, mode='eval').maps), image
+    lambda x: dict(encode(params, {'opt': {'image': x}}, mode='eval').maps),
+    image,
   )
   task = spec_lib.TaskSpec(
     kind='oriented_boxes' if oriented else 'boxes',
@@ -135,9 +137,10 @@ def test_a_detector_finds_what_it_was_shown_elsewhere(oriented):
   objective, params = detector(oriented)
   trained, losses = train(objective, params, *scenes(oriented, 0))
   assert losses[-1] < 0.5 * losses[0]
-  print(oriented, losses[::15])
   images, target = scenes(oriented, 1)
-  predict = jax.jit(lambda p, x: objective.predict(p, {}, {'opt': x}))
+  predict = jax.jit(
+    lambda p, x: objective.predict(p, {}, {'opt': {'image': x}})
+  )
   measured = {}
   for name, weights in (('before', params), ('after', trained)):
     found = np.asarray(predict(weights, images))
@@ -147,5 +150,4 @@ def test_a_detector_finds_what_it_was_shown_elsewhere(oriented):
     kind = objective.spec.task.kind
     outcome = outcomes.of_task(kind, found, target, outputs=2)
     measured[name] = outcome.measure()['map50']
-  print(measured)
   assert measured['before'] < 0.1 < 0.6 < measured['after']
