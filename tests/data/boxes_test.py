@@ -15,7 +15,7 @@ def drawn(oriented):
   turned = 0.4 if oriented else 0
   rows = np.array(
     [
-      [10, 12, 12, 5, turned, 1],
+      [10, 12, 12, 6, turned, 1],
       [28, 9, 6, 10, -turned, 2],
       [24, 28, 14, 8, 2 * turned, 3],
     ],
