@@ -20,8 +20,9 @@ def batches(split):
     }
 
 
-def predict(params, extra, images):
-  return (images['opt'][..., 0] > params).astype(np.uint8)
+def predict(params, extra, batch):
+  assert 'target' not in batch[finetuned.PLACE]
+  return (batch['opt']['image'][..., 0] > params).astype(np.uint8)
 
 
 MEASURE = finetuned.Finetuned(predict, batches, 'segmentation', 2)
