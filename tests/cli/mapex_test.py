@@ -108,7 +108,7 @@ def test_a_resume_keeps_every_bit(alone, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(one_device, tmp_path_factory):
   """A run of two steps on scenes of whole sensors, and their store."""
   root = tmp_path_factory.mktemp('mapex')
   words = 'data synthesize --samples 120 --size 32 --workers 0'
