@@ -55,7 +55,7 @@ def predictor(
   factors = {name: finest // side for name, side in sides.items()}
   size = size or finest
   _check_size(size, factors)
-  stage = stage or encoders.FUSED
+  stage = stage or encoder.FUSED
   known = encoders.Known(opened.params, None)
   encode = encoders.of_tiles(spec)
 

@@ -31,8 +31,8 @@ def get_config():
 
 @contextlib.contextmanager
 def alone():
-  """Meshes without sizes of their own have one device: for what is no test
-  of meshes, since a program for eight takes four times as long to compile."""
+  """Meshes without sizes of their own have one device: for what is no test of
+  meshes, since a program for eight takes longer to compile."""
   whole = meshes.make_mesh
 
   def make_mesh(*, devices=None, **sizes):

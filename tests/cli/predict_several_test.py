@@ -10,6 +10,7 @@ from rsfm_jax.cli import main
 from rsfm_jax.cli import predictor_fused
 from rsfm_jax.export import folder as folders
 from rsfm_jax.models import build
+from rsfm_jax.models import encoder
 from rsfm_jax.models import sizes
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import statistics as stats
@@ -127,7 +128,7 @@ def test_a_window_of_several_sensors_is_what_the_fusion_gives(
   encode = lambda known, x: encoders.of_tiles(SPEC)(
     known, {'sensors': predictor_fused.entries(x), 'region': None}
   )
-  want = jax.jit(encode)(known, seen)[encoders.FUSED][0]
+  want = jax.jit(encode)(known, seen)[encoder.FUSED][0]
   with rasterio.open(out) as file:
     found = np.moveaxis(file.read(), 0, -1)
     assert file.transform == PLACE * rasterio.Affine.scale(16)

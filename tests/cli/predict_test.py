@@ -171,7 +171,8 @@ def untiled(kind, state, *images):
   seen = np.stack(seen) if kind == 'change' else seen[0]
   size = images[0].shape[:2]
   run = jax.jit(objective(kind, size).averaged)
-  out = run(state['params'], state['extra'], {SENSOR: seen[None]})
+  entry = {'image': seen[None]}
+  out = run(state['params'], state['extra'], {SENSOR: entry})
   return np.asarray(out[0])
 
 

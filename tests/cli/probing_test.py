@@ -34,7 +34,7 @@ NAMES = {
 
 
 @pytest.fixture(scope='module')
-def probed(config, stores, tmp_path_factory):
+def probed(config, stores, one_device, tmp_path_factory):
   """`probed(workdir, *overrides)` -> exit code of a run that is probed."""
   path = tmp_path_factory.mktemp('config') / 'probed.py'
   text = pathlib.Path(config).read_text()
