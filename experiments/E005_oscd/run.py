@@ -140,7 +140,10 @@ def _scores(pairs, cut: float) -> dict[str, float]:
 
 
 def draw(work: pathlib.Path, done: dict[str, Any]) -> None:
-  """F1 of every arm and baseline, and what the test city looks like."""
+  """F1 of every arm and baseline, and what the test city looks like.
+
+  Labels are not drawn: their licence (CC BY-NC-SA) is not that of this project.
+  """
   figure, grid = theme.panels(1, width=6.5, height=3.2)
   axes, colours = grid[0, 0], theme.colours(list(ARMS))
   for at, arm in enumerate(ARMS):
@@ -168,7 +171,6 @@ def _draw_city(store: stores.Store) -> None:
     'first date': display.rgba(before, to),
     'second date': display.rgba(after, to),
     'difference': _difference(store, i, std)[0],
-    'change': arrays['change'],
   }
   figure, grid = theme.panels(len(shown), width=11.0, height=3.0)
   for axes, (title, image) in zip(grid.ravel(), shown.items(), strict=True):

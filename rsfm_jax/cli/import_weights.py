@@ -80,7 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='skip tensors that nothing explains, rather than refuse them',
   )
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
   parser.epilog = (
     'Override keys by --config.section.key=value; with --config.data.root the '
     'statistics\nof the stores go with the model. A .pth becomes safetensors '

@@ -111,7 +111,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add(verbs, name: str, module: ModuleType) -> None:
-  verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__)
+  verb = verbs.add_parser(
+    name,
+    help=module.HELP,
+    description=module.__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   module.add_arguments(verb)
   verb.set_defaults(
     run=module.run,

@@ -16,6 +16,14 @@ def test_every_verb_explains_itself(verb, capsys):
   assert 'usage: rsfm' in capsys.readouterr().out
 
 
+def test_commands_in_a_description_keep_their_lines(capsys):
+  with pytest.raises(SystemExit):
+    main.main(['prune', '--help'])
+  lines = capsys.readouterr().out.splitlines()
+  (command,) = [line for line in lines if '--calibration STORE --u' in line]
+  assert command.startswith('  rsfm prune --checkpoint RUN')
+
+
 def test_an_unknown_verb_is_bad_usage(capsys):
   with pytest.raises(SystemExit) as stopped:
     main.main(['pretrian'])
