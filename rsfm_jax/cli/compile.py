@@ -3,11 +3,13 @@
 Prints whether it fits, what it keeps in memory, what it exchanges and how long
 the compiler's schedule makes a step. Nothing is allocated and no TPU is
 needed, but a compile takes seconds for a small model and minutes and several
-GB of memory for a giant.
+GB of memory for a giant. `--memory` stops where the compiler has laid out
+memory, which is minutes where the rest would be hours.
 """
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -52,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--compiles', type=int, default=6, help='programs that --search compiles'
   )
   parser.add_argument(
+    '--memory',
+    action='store_true',
+    help='does it fit, and no more: no program and no estimate of time',
+  )
+  parser.add_argument(
     '--json', action='store_true', help='print one JSON object'
   )
   parser.epilog = 'Override keys by --config.section.key=value.'
@@ -66,9 +73,23 @@ def run(args: argparse.Namespace) -> int:
   if sizes is not None:
     config.mesh.update({'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1})
     config.mesh.update(sizes)
+  if args.search and args.memory:
+    raise ValueError('--search wants times; give it without --memory.')
   if args.search:
     return _search(args, config, topology, devices)
-  report = aot.compile_step(_planned(config, devices), topology)
+  step = _planned(config, devices)
+  if args.memory:
+    planned = aot.plan_memory(step, topology)
+    code = _tell(args, planned.report)
+    if planned.running.is_alive():
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(code)  # The compiler would go on for as long as it takes.
+    return code
+  return _tell(args, aot.compile_step(step, topology))
+
+
+def _tell(args: argparse.Namespace, report: aot.Compiled) -> int:
   if args.json:
     print(json.dumps(report.to_json()))
   else:

@@ -154,17 +154,85 @@ def compile_step(
   return report.of(compiled)
 
 
+class Planned(NamedTuple):
+  """A report of memory alone, and the compile that gave it.
+
+  Attributes:
+    report: as `compile_step` gives it, without estimates.
+    running: the compiler, which cannot be asked to stop, if it goes on.
+  """
+
+  report: Compiled
+  running: threading.Thread
+
+
+def plan_memory(step: Step, topology: topologies.Topology) -> Planned:
+  """Compiles until the compiler has laid out memory, which comes first.
+
+  What follows, code for every operation, takes most of the time of a large
+  program: minutes against hours. For TPUs alone.
+
+  Raises:
+    RuntimeError: the compiler refuses for another reason than HBM.
+    ValueError: a topology of GPUs, whose memory `compile_step` tells.
+  """
+  if topology.chip.platform != 'tpu':
+    raise ValueError(
+      f'{topology.name}: memory is planned ahead for TPUs; the whole compile '
+      'for a GPU is of the sharding alone.'
+    )
+  arguments = memory.of_arguments(step.state, step.batch)
+  report = _Report(step, topology, arguments)
+  refusals: list[Exception] = []
+  start = time.monotonic()
+  with (
+    _ticking(f'memory of {topology.name}'),
+    tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+  ):
+    with uncached():
+      lowered = step.step_fn.lower(step.state, step.batch, *step.rest)
+
+    def compile_on() -> None:
+      try:
+        with uncached():
+          lowered.compile(compiler_options={'xla_dump_to': folder})
+      except jax.errors.JaxRuntimeError as error:
+        refusals.append(error)
+
+    running = threading.Thread(target=compile_on, daemon=True)
+    running.start()
+    laid_out = lambda: any(pathlib.Path(folder).glob(f'*{_AFTER_THE_PLAN}'))
+    while running.is_alive() and not laid_out():
+      running.join(0.2)
+    buffers = _read_plan(pathlib.Path(folder))
+  if buffers is None:
+    why = str(refusals[0]) if refusals else 'it leaves no plan of memory'
+    raise RuntimeError(
+      f'the compiler for {topology.name} refuses: {why[:1000]}'
+    )
+  report.seconds = time.monotonic() - start
+  return Planned(report.of_buffers(buffers), running)
+
+
+# Of the compiler's files, one that comes after the plan of memory.
+_AFTER_THE_PLAN = '-memory-usage-report.txt'
+
+
 def _buffers(lowered: jax.stages.Lowered) -> memory.Buffers | None:
   """Compiles once more what was refused, for the memory plan it leaves."""
   with tempfile.TemporaryDirectory() as folder:
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       lowered.compile(compiler_options={'xla_dump_to': folder})
-    plans = sorted(pathlib.Path(folder).glob('*-buffer-assignment.txt'))
-    programs = sorted(pathlib.Path(folder).glob('*.oom_intermediate_*.txt'))
-    if not plans:
-      return None
-    text = programs[0].read_text() if programs else ''
-    return memory.parse_buffers(plans[0].read_text(), text)
+    return _read_plan(pathlib.Path(folder))
+
+
+def _read_plan(folder: pathlib.Path) -> memory.Buffers | None:
+  plans = sorted(folder.glob('*-buffer-assignment.txt'))
+  programs = sorted(folder.glob('*.oom_intermediate_*.txt'))
+  if not plans:
+    return None
+  text = programs[0].read_text() if programs else ''
+  return memory.parse_buffers(plans[0].read_text(), text)
 
 
 class _Report:
@@ -231,9 +299,7 @@ class _Report:
     found = dict(self._arguments)
     named = memory.largest_arguments(self._step.state, self._step.batch)
     if buffers is not None:
-      found['padding'] = max(buffers.arguments - sum(found.values()), 0)
-      found['temporaries'] = buffers.temporaries
-      found['outputs'] = buffers.outputs
+      found = self._with(buffers)
       largest = buffers.largest
     elif needed is not None:
       found['temporaries'] = max(needed - sum(found.values()), 0)
@@ -246,6 +312,28 @@ class _Report:
         _HELPS,
       ),
     )
+
+  def of_buffers(self, buffers: memory.Buffers) -> Compiled:
+    found = self._with(buffers)
+    fits = sum(found.values()) <= self.limit
+    named = memory.largest_arguments(self._step.state, self._step.batch)
+    return self._make(
+      found,
+      fits=fits,
+      largest=() if fits else _top(buffers.largest + named),
+      notes=(
+        'memory alone was planned: no program, no time; temporaries are the '
+        "sum of the compiler's places, which a step may not need at once",
+        *(() if fits else (_HELPS,)),
+      ),
+    )
+
+  def _with(self, buffers: memory.Buffers) -> dict[str, int]:
+    found = dict(self._arguments)
+    found['padding'] = max(buffers.arguments - sum(found.values()), 0)
+    found['temporaries'] = buffers.temporaries
+    found['outputs'] = buffers.outputs
+    return found
 
   def state_too_large(self) -> Compiled:
     leaves = jax.tree.leaves(self._step.state)

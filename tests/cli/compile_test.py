@@ -99,6 +99,16 @@ def test_one_json_object(run, libtpu, capsys):
   assert found['collectives']['all-gather']['count'] == 8
 
 
+def test_memory_alone(run, libtpu, capsys, monkeypatch):
+  stopped = []
+  monkeypatch.setattr(verb.os, '_exit', stopped.append)
+  code = run('--topology', 'v5p:2x2x1', '--mesh', 'fsdp=4', '--memory')
+  out = capsys.readouterr().out
+  assert [code, *stopped] in ([0], [0, 0])
+  assert 'temporaries' in out and 'memory alone' in out
+  assert 'images per second' not in out
+
+
 def test_exit_code_3_with_the_largest_arrays(run, libtpu, capsys):
   code = run('--topology', 'v5e:2x2', '--json', '--config.tokens=16777216')
   assert code == 3

@@ -198,6 +198,38 @@ def test_another_refusal_is_an_error(ffn, libtpu):
     aot.compile_step(step._replace(step_fn=Refusing()), topology)
 
 
+def test_memory_is_planned_before_there_is_a_program(ffn, libtpu, reports):
+  topology = topologies.parse('v5p:2x2x1')
+  step = ffn.step(topology.devices())
+  report, running = aot.plan_memory(step, topology)
+  running.join()
+  whole = reports['v5p:2x2x1']
+  assert report.fits and report.estimated_step_seconds is None
+  for kind in ('params', 'optimizer', 'other_state', 'batch', 'outputs'):
+    assert report.bytes_per_chip[kind] == whole.bytes_per_chip[kind]
+  # Places add up to no less than the fullest moment.
+  most = report.bytes_per_chip['temporaries']
+  assert most >= whole.bytes_per_chip['temporaries'] > 0
+  assert 'memory alone' in report.notes[0]
+
+
+def test_a_plan_that_is_too_large_names_its_largest_arrays(ffn, libtpu):
+  topology = topologies.parse('v5e:2x2')
+  step = ffn.step(topology.devices(), batch=64, tokens=65536, layers=2)
+  report, running = aot.plan_memory(step, topology)
+  running.join()
+  assert not report.fits
+  assert report.largest[0].nbytes == 2 * 2 * 16 * 65536 * 1024
+
+
+def test_a_plan_of_a_gpu_is_refused(ffn):
+  topology = topologies.parse('h200:4')
+  with pytest.raises(
+    ValueError, match='h200:4: memory is planned ahead for TP'
+  ):
+    aot.plan_memory(ffn.step(topology.devices()), topology)
+
+
 def test_gpus_get_sharding_and_memory_but_no_time(ffn):
   found = compiled(ffn, 'h200:4')
   assert found.fits
