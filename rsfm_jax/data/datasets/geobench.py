@@ -1,4 +1,4 @@
-"""GEO-Bench 1: m-eurosat and m-brick-kiln, one HDF5 file per sample.
+"""GEO-Bench 1: m-eurosat, m-so2sat, m-brick-kiln; one HDF5 file per sample.
 
 Arrays are read and attributes never: they hold pickles. Labels are those of
 label_map.json, splits those of default_partition.json.
@@ -6,6 +6,7 @@ label_map.json, splits those of default_partition.json.
 m-eurosat is published with its bands after B08 under each other's names
 (github.com/ServiceNow/geo-bench/issues/28). `@published` takes the names as
 they are, which is what published numbers have; `@corrected` takes the bands.
+Of m-so2sat the ten bands of Sentinel-2 are taken, which are reflectance.
 """
 
 import functools
@@ -17,6 +18,7 @@ from rsfm_jax.data.datasets import dataset
 from rsfm_jax.data.datasets import division
 from rsfm_jax.data.datasets import eurosat
 from rsfm_jax.data.datasets import layout
+from rsfm_jax.data.datasets import so2sat
 
 _NAMES = {
   'B01': '01 - Coastal aerosol',
@@ -78,13 +80,16 @@ def _label(classes: tuple[str, ...], found: layout.Found, source: str) -> str:
   return classes[int(code)]
 
 
-def _of(name, names, classes, sizes) -> dataset.Dataset:
+def _of(
+  name, names, classes, sizes, *, sensor='sentinel2_l1c', **options
+) -> dataset.Dataset:
   return dataset.Dataset(
     name=name,
     source='github.com/ServiceNow/geo-bench; torchgeo-bench, datasets/',
     recipe=recipe.Recipe(
-      sensor='sentinel2_l1c',
+      sensor=sensor,
       layout=readers.Layout(datasets=tuple(names.items())),
+      **options,
     ),
     image='{id}.hdf5',
     id='{id}',
@@ -100,4 +105,12 @@ DATASETS = (
   _of('m-eurosat@published', _NAMES, eurosat.CLASSES, (2000, 1000, 1000)),
   _of('m-eurosat@corrected', _CORRECTED, eurosat.CLASSES, (2000, 1000, 1000)),
   _of('m-brick-kiln', _NAMES, _KILNS, (15063, 999, 999)),
+  _of(
+    'm-so2sat',
+    {band: _NAMES[band] for band in so2sat.SENSOR.band_names},
+    so2sat.CLASSES,
+    (19992, 986, 986),
+    sensor=so2sat.SENSOR,
+    store_as=so2sat.STORE_AS,
+  ),
 )

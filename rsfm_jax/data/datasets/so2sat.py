@@ -18,7 +18,7 @@ from rsfm_jax.data.datasets import layout
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import contract
 
-_CLASSES = (
+CLASSES = (
   'Compact high rise',
   'Compact mid rise',
   'Compact low rise',
@@ -38,7 +38,9 @@ _CLASSES = (
   'Water',
 )
 _DN = catalogue.get('sentinel2_skysense')
-_SENSOR = dataclasses.replace(
+# As its files have it; stores have digital numbers, as `STORE_AS`.
+STORE_AS = _DN.name
+SENSOR = dataclasses.replace(
   _DN,
   name='so2sat_s2',
   bands=tuple(
@@ -52,13 +54,13 @@ _SENSOR = dataclasses.replace(
 def _rows(found: layout.Found) -> Iterator[dataset.Row]:
   told = arrays.read_hdf5(found.path, {'': 'label'}, name=found.path)[..., 0]
   one = (told == 1).sum(-1) if told.ndim == 2 else np.zeros(1)
-  if told.shape[-1] != len(_CLASSES) or (one != 1).any():
+  if told.shape[-1] != len(CLASSES) or (one != 1).any():
     raise ValueError(
-      f'{found.path}: label is {told.shape}, not one of {len(_CLASSES)} '
+      f'{found.path}: label is {told.shape}, not one of {len(CLASSES)} '
       'classes for every patch.'
     )
   for code in told.argmax(-1).tolist():
-    yield dataset.Row(_CLASSES[code])
+    yield dataset.Row(CLASSES[code])
 
 
 DATASETS = (
@@ -66,14 +68,14 @@ DATASETS = (
     name='so2sat_s2',
     source='torchgeo, datasets/so2sat.py',
     recipe=recipe.Recipe(
-      sensor=_SENSOR,
-      store_as=_DN.name,
+      sensor=SENSOR,
+      store_as=STORE_AS,
       layout=readers.Layout(key='sen2', axes='HWC'),
       licence='CC BY 4.0',
     ),
     image='{part}.h5',
     rows=_rows,
-    classes=_CLASSES,
+    classes=CLASSES,
     division=division.Field(
       name='part',
       of={'training': 'train', 'validation': 'val', 'testing': 'test'},

@@ -336,7 +336,7 @@ GEOBENCH = (
 )
 
 
-def geobench(name, classes):
+def geobench(name, classes, scale=1):
   def make(root):
     folder = root / 'classification_v1.0' / name
     folder.mkdir(parents=True)
@@ -344,7 +344,9 @@ def geobench(name, classes):
     for id_ in ids:
       with h5py.File(folder / f'{id_}.hdf5', 'w') as file:
         for i, band in enumerate(GEOBENCH):
-          file[band] = np.full((8, 8), 100 * (i + 1), np.int16)
+          value = 100 * (i + 1) * scale
+          kind = np.int16 if scale == 1 else np.float32
+          file[band] = np.full((8, 8), value, kind)
         # The published files have a pickle here, which nobody may load.
         file.attrs['pickle'] = "b'cos\\nsystem\\n(S\\'false\\'\\ntR.'"
     parts = zip(('train', 'valid', 'test'), ids, strict=True)

@@ -25,6 +25,7 @@ SIZES = {
   'm-brick-kiln': (15063, 999, 999),
   'm-eurosat@corrected': (2000, 1000, 1000),
   'm-eurosat@published': (2000, 1000, 1000),
+  'm-so2sat': (19992, 986, 986),
   'oscd': (14, 0, 10),
   'potsdam': (24, 0, 14),
   'sen1floods11_s1': (252, 89, 90),
@@ -238,6 +239,17 @@ def test_geobench_reads_arrays_by_the_bands_asked_for(name, expected, tmp_path):
   image = store.read(0)['sentinel2_l1c/image']
   got = {band: int(image[0, 0, bands.index(band)]) for band in expected}
   assert got == expected
+
+
+def test_geobench_reads_the_reflectance_of_so2sat(tmp_path):
+  maker = copies.geobench('m-so2sat', 17, scale=1e-4)
+  store = pack_copy('m-so2sat', tmp_path, maker=maker)
+  assert store.column('label') == [0, 16, 16]
+  sensor = store.sensors['sentinel2_skysense']
+  image = store.read(0)['sentinel2_skysense/image']
+  # Of the thirteen bands those that So2Sat has, as digital numbers.
+  assert sensor.band_names[:2] == ('B02', 'B03') and image.shape == (8, 8, 10)
+  np.testing.assert_array_equal(image[0, 0, :2], [200, 300])
 
 
 def test_pastis_has_a_series_with_its_days(tmp_path):
