@@ -65,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  if args.search and args.memory:
+    raise ValueError('--search wants times; give it without --memory.')
   topology = topologies.parse(args.topology)
   sizes = parse_mesh(args.mesh) if args.mesh else None
   config = configs.load(args.config, args.overrides)
@@ -73,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
   if sizes is not None:
     config.mesh.update({'data': -1, 'fsdp': 1, 'expert': 1, 'tensor': 1})
     config.mesh.update(sizes)
-  if args.search and args.memory:
-    raise ValueError('--search wants times; give it without --memory.')
   if args.search:
     return _search(args, config, topology, devices)
   step = _planned(config, devices)

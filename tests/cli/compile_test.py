@@ -188,6 +188,12 @@ def test_bad_input_is_an_error_before_any_compile(
     run(*argv)
 
 
+def test_a_search_without_times_is_refused(run):
+  with pytest.raises(ValueError, match='--search wants times'):
+    run('--topology', 'v5p:2x2x1', '--search', '--memory')
+  assert not run.planned
+
+
 def test_sizes_of_a_mesh():
   assert verb.parse_mesh('fsdp=16, expert=4') == {'fsdp': 16, 'expert': 4}
   assert verb.parse_mesh('data=-1') == {'data': -1}
