@@ -24,7 +24,7 @@ from rsfm_jax.data.synthetic import writing
 from rsfm_jax.sensors import catalogue
 from rsfm_jax.sensors import class_table
 
-HELP = 'the main job on synthetic scenes, five to ten minutes on two cores'
+HELP = 'the main job on synthetic scenes, 5 to 12 minutes on two cores'
 SAMPLES = {'ringmoe': 2400, 'skysense_v2': 1200, 'mapex': 2400}  # Scenes.
 # What the scenes are seen by, where the model's sensors are groups of bands,
 # and which sensor is probed.
