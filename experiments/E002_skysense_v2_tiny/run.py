@@ -16,6 +16,7 @@ import numpy as np
 
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import encoders
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import main
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
@@ -104,8 +105,14 @@ def measured(
     for dataset, folder in DATASETS.items():
       to = measure.target(stores.Store(work / folder), SENSOR, opened)
       for stages, pools in kinds:
-        for row in measure.model_rows(
-          opened, to, name=rung, protocols=(KNN,), stages=stages, pools=pools
+        for row in frozen.model_rows(
+          measure,
+          opened,
+          to,
+          name=rung,
+          protocols=(KNN,),
+          stages=stages,
+          pools=pools,
         ):
           yield {
             'run': LADDER[rung],
@@ -125,7 +132,7 @@ def baselines(work: pathlib.Path) -> list[dict[str, Any]]:
   out = []
   for dataset, folder in DATASETS.items():
     to = measure.target(stores.Store(work / folder), SENSOR, None)
-    for row in measure.baseline_rows(to, protocols=(KNN,)):
+    for row in frozen.baseline_rows(measure, to, protocols=(KNN,)):
       kept = {'run': row.name, 'dataset': dataset, 'protocol': row.protocol}
       out.append(
         kept | {'accuracy': row.value, 'low': row.low, 'high': row.high}

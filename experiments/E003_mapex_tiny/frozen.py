@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
@@ -107,7 +108,7 @@ def probe(
 ) -> list[dict[str, Any]]:
   """Probes of the final tokens of all sensors together, fed together."""
   extract = _extractor(opened.model.spec, tuple(sensors))
-  rows = measure.probe(
+  rows = frozen.probe(
     lambda images: extract.describe(opened.params, images),
     functools.partial(_cut, scenes, sensors),
     scenes.to,
@@ -130,7 +131,7 @@ def raw(
   """The same of statistics of pixels."""
   out = []
   for name, describe in baselines.BASELINES.items():
-    rows = measure.probe(
+    rows = frozen.probe(
       lambda images, of=describe: np.concatenate(
         [of(images[s]) for s in sensors], -1
       ),

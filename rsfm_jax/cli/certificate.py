@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsfm_jax.cli import measure
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import models
 from rsfm_jax.core import files
 from rsfm_jax.core import memory
@@ -131,7 +131,7 @@ def certify(
   describe = of.by.describer(opened, of.to, **options)
   rows, checks, whole = [], [], None
   probe = functools.partial(
-    measure.rows_of,
+    frozen.rows_of,
     protocols=protocols,
     checkpoint=opened.content_hash,
     seed=seed,
@@ -139,7 +139,7 @@ def certify(
   for some in subsets.of(of.groups):
     to = of.masked(some)
     read = functools.partial(of.by.batches, to)
-    found = measure.features(describe, read, to, name=f'{name}, {some.name}')
+    found = frozen.features(describe, read, to, name=f'{name}, {some.name}')
     whole = whole or found
     ways = {ALL: whole | {'test': found['test']}, REFITTED: found}
     for way, features in ways.items():

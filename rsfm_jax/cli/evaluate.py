@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from rsfm_jax.cli import certificate
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
@@ -128,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
   first = opened[0][1] if opened else None
   rows: list[rows_lib.Row] = []
   if 'raw' in args.baselines:
-    rows += by.baseline_rows(
+    rows += frozen.baseline_rows(
+      by,
       by.target(store, sensors, first, **options),
       protocols=args.protocols,
       seed=args.seed,
@@ -137,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
     start = measure.random_init(first, seed=args.seed)
     opened.insert(0, ('random init', start))
   for name, one in opened:
-    rows += by.model_rows(
+    rows += frozen.model_rows(
+      by,
       one,
       by.target(store, sensors, one, **options),
       name=name if args.prompts == 'keep' else f'{name}, without prompts',

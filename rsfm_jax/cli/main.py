@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
 
   Returns:
     0; 2 for bad usage or bad input (one line on standard error); 4 for a run
-    that SIGTERM stopped after saving; 5 for one that lost a peer.
+    that SIGTERM stopped after saving; 5 for one that lost a peer. Verbs add
+    their own: 3 (`compile`), 6 (`evaluate --certificate`).
   """
   topologies.load_quietly()
   memory.keep_freed_memory()

@@ -1,8 +1,7 @@
-"""What models know: features of labelled stores, probes, speed."""
+"""A labelled store seen as one image of one sensor, as probes read it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import functools
-import math
 import time
 from typing import Any, NamedTuple
 
@@ -11,15 +10,12 @@ import numpy as np
 
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
-from rsfm_jax.core import memory
 from rsfm_jax.core import rng
 from rsfm_jax.data import adapt
 from rsfm_jax.data import pipeline
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
-from rsfm_jax.evaluate import rows as rows_lib
-from rsfm_jax.evaluate import run as runs
 from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
@@ -157,52 +153,10 @@ def describer(
   return functools.partial(extract.describe, opened.params)
 
 
-def model_rows(
-  opened: models.Opened,
-  to: Target,
-  *,
-  name: str,
-  protocols: Sequence[str],
-  seed: int = 0,
-  pools: Sequence[str] = ('mean', 'std'),
-  **options: Any,
-) -> list[rows_lib.Row]:
-  """Probes of a model's frozen features; options are those of `describer`."""
-  rows = probe(
-    describer(opened, to, pools=pools, **options),
-    functools.partial(batches, to),
-    to,
-    name=name,
-    protocols=protocols,
-    checkpoint=opened.content_hash,
-    pools=pools,
-    seed=seed,
-  )
-  memory.trim()  # Of what compiling took.
-  return rows
-
-
 def baseline(name: str) -> Callable[[Any], Any]:
   """Images to statistics of their bands, a name of `baselines.BASELINES`."""
   choices.check(name, baselines.BASELINES, key='baseline')
   return baselines.BASELINES[name]
-
-
-def baseline_rows(
-  to: Target, *, protocols: Sequence[str], seed: int = 0
-) -> list[rows_lib.Row]:
-  """Raw band statistics, with and without gradients, by the same probes."""
-  out = []
-  for name in baselines.BASELINES:
-    out += probe(
-      baseline(name),
-      functools.partial(batches, to),
-      to,
-      name=name.replace('_', ' '),
-      protocols=protocols,
-      seed=seed,
-    )
-  return out
 
 
 def images_per_second(
@@ -210,7 +164,7 @@ def images_per_second(
 ) -> float:
   """Median speed of encoding and pooling a batch of the target's images.
 
-  The program is the one that `model_rows` compiled.
+  The program is the one that `frozen.model_rows` compiled.
   """
   run = extractor(
     opened.model.spec,
@@ -227,82 +181,3 @@ def images_per_second(
     jax.block_until_ready(run(opened.params, image))
     seconds.append(time.perf_counter() - start)
   return len(image) / float(np.median(seconds))
-
-
-def probe(
-  describe: Callable[[Any], Any],
-  read: Callable[[str], Iterator[dict[str, Any]]],
-  to: Any,
-  *,
-  name: str,
-  protocols: Sequence[str],
-  checkpoint: str = '',
-  pools: Sequence[str] = (),
-  seed: int,
-) -> list[rows_lib.Row]:
-  """Rows of what `describe` makes of the splits of a target.
-
-  Args:
-    describe: see `features.collect`.
-    read: batches of a split.
-    to: a target, of whichever kind.
-    name: for the rows.
-    protocols: names of `protocols.PRESETS`.
-    checkpoint: content hash, for the rows.
-    pools: that the features are of, if they are of pools.
-    seed: of probes and bootstrap.
-  """
-  return rows_of(
-    features(describe, read, to, name=name),
-    to,
-    name=name,
-    protocols=protocols,
-    checkpoint=checkpoint,
-    pools=pools,
-    seed=seed,
-  )
-
-
-def rows_of(
-  found: Mapping[str, features_lib.Features],
-  to: Any,
-  *,
-  name: str,
-  protocols: Sequence[str],
-  checkpoint: str = '',
-  pools: Sequence[str] = (),
-  seed: int,
-) -> list[rows_lib.Row]:
-  """Rows of features of the splits of a target; see `probe`."""
-  return runs.evaluate_features(
-    {split: f.values for split, f in found.items()},
-    {split: f.labels for split, f in found.items()},
-    protocols=protocols,
-    name=name,
-    dataset=to.dataset,
-    classes=len(to.store.classes) if to.store.classes else None,
-    normalisation=to.normalisation,
-    checkpoint=checkpoint,
-    missing_bands=to.missing_bands,
-    pools=pools,
-    seeds=(seed,),
-  )
-
-
-def features(
-  describe: Callable[[Any], Any],
-  read: Callable[[str], Iterator[dict[str, Any]]],
-  to: Any,
-  *,
-  name: str,
-) -> dict[str, features_lib.Features]:
-  """What `describe` makes of every split of a target; see `probe`."""
-  return {
-    split: features_lib.collect(
-      describe,
-      read(split),
-      what=f'{name}, {split}',
-      total=math.ceil(len(to.store.indices(split)) / to.batch_size),
-    )
-    for split in SPLITS
-  }

@@ -19,14 +19,11 @@ from rsfm_jax.cli import encoders
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
-from rsfm_jax.core import memory
 from rsfm_jax.data import adapt
 from rsfm_jax.data import samples
 from rsfm_jax.data import store as stores
 from rsfm_jax.data import tiles
-from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
-from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.models import clean
 from rsfm_jax.models import encoder
 from rsfm_jax.models import skysense_v2_spec
@@ -197,51 +194,9 @@ def describer(
   )
 
 
-def model_rows(
-  opened: models.Opened,
-  to: Target,
-  *,
-  name: str,
-  protocols: Sequence[str],
-  seed: int = 0,
-  pools: Sequence[str] = ('mean', 'std'),
-  **options: Any,
-) -> list[rows_lib.Row]:
-  """Probes of a model's frozen features; options are those of `describer`."""
-  rows = measure.probe(
-    describer(opened, to, pools=pools, **options),
-    functools.partial(batches, to),
-    to,
-    name=name,
-    protocols=protocols,
-    checkpoint=opened.content_hash,
-    pools=pools,
-    seed=seed,
-  )
-  memory.trim()  # Of what compiling took.
-  return rows
-
-
 def baseline(name: str) -> Callable[[Any], Any]:
   """Tiles to statistics of their bands, means over dates."""
   return functools.partial(_raw, measure.baseline(name))
-
-
-def baseline_rows(
-  to: Target, *, protocols: Sequence[str], seed: int = 0
-) -> list[rows_lib.Row]:
-  """Raw band statistics of all sensors, means over dates, by like probes."""
-  out = []
-  for name in baselines.BASELINES:
-    out += measure.probe(
-      baseline(name),
-      functools.partial(batches, to),
-      to,
-      name=name.replace('_', ' '),
-      protocols=protocols,
-      seed=seed,
-    )
-  return out
 
 
 def _raw(describe, inputs: Mapping[str, Any]) -> np.ndarray:

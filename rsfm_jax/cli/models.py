@@ -82,6 +82,27 @@ def open_model(
   _check_contract(held, model.spec, path)
   if read == 'whole':
     params = jax.tree.map(jax.numpy.asarray, params)
+  return opened_by(
+    held,
+    model,
+    params,
+    content_hash=checkpoint.content_hash(params),
+    path=str(path),
+    step=at,
+  )
+
+
+def opened_by(
+  held: dict[str, Any], model: build.Model, params: Any, **fields: Any
+) -> Opened:
+  """A model with the sensors and statistics of a contract, as JSON.
+
+  Args:
+    held: the contract.
+    model: of `params`.
+    params: nested dict.
+    **fields: the other attributes of `Opened`.
+  """
   return Opened(
     model,
     params,
@@ -91,9 +112,7 @@ def open_model(
       n: statistics.Statistics.from_json(s)
       for n, s in held['statistics'].items()
     },
-    checkpoint.content_hash(params),
-    str(path),
-    at,
+    **fields,
   )
 
 

@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from rsfm_jax.cli import compose
 from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import datasets
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import running
@@ -18,8 +19,6 @@ from rsfm_jax.data import labelled_checks
 from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import protocols
 from rsfm_jax.models import build
-from rsfm_jax.sensors import contract
-from rsfm_jax.sensors import statistics
 from rsfm_jax.sharding import mesh as meshes
 from rsfm_jax.train import hooks
 from rsfm_jax.train import writers
@@ -104,7 +103,8 @@ class Probes:
     )
     if self._data.sensors:
       to = to._replace(prototypes=params.get('prototypes'))
-    rows = by.model_rows(
+    rows = frozen.model_rows(
+      by,
       opened,
       to,
       name=f'step {step}',
@@ -116,16 +116,10 @@ class Probes:
 
 def _opened(run: running.Started, params: Any) -> models.Opened:
   """As `models.open_model` opens a checkpoint of the run."""
-  held = compose.contract_json(run.found)
-  return models.Opened(
+  return models.opened_by(
+    compose.contract_json(run.found),
     run.planned.built,
     params,
-    held,
-    {n: contract.Sensor.from_json(s) for n, s in held['sensors'].items()},
-    {
-      n: statistics.Statistics.from_json(s)
-      for n, s in held['statistics'].items()
-    },
     content_hash='',
     path=str(run.workdir),
     step=None,  # Not yet on disk.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
@@ -117,7 +118,7 @@ def _points(
 ) -> list[dict[str, Any]]:
   """One point per protocol."""
   spec, sensor = ready.model.spec, to.sensor.name
-  rows = measure.model_rows(ready, to, name=rule, **options)
+  rows = frozen.model_rows(measure, ready, to, name=rule, **options)
   of = branches or layout.of(spec).branches
   left = [x.experts for x in layout.of(spec).layers(spec) if x.branch in of]
   common = {

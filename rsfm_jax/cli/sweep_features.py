@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsfm_jax.cli import datasets
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.cli import pruned
@@ -147,7 +148,7 @@ def _encode(
       views=options.views,
       prompts=options.prompts,
     )
-  found = measure.features(
+  found = frozen.features(
     describe,
     functools.partial(by.batches, to),
     to,

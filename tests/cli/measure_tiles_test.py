@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rsfm_jax.cli import encoders
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import main
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
@@ -268,9 +269,9 @@ def test_queries_share_one_look_over_the_fused_grid(store, opened):
 def test_models_and_raw_statistics_become_rows(store, opened):
   to = target(store, opened)
   options = {'protocols': ('galileo_knn5',)}
-  rows = measure_tiles.model_rows(opened, to, name='mine', **options)
-  rows += measure_tiles.baseline_rows(
-    target(store, None), protocols=('galileo_knn5',)
+  rows = frozen.model_rows(measure_tiles, opened, to, name='mine', **options)
+  rows += frozen.baseline_rows(
+    measure_tiles, target(store, None), protocols=('galileo_knn5',)
   )
   assert [row.name for row in rows] == [
     'mine',
@@ -347,9 +348,9 @@ def test_bad_requests_are_named(store, opened, tmp_path):
   to = target(store, opened)
   options = {'name': 'mine', 'protocols': ('galileo_knn5',)}
   with pytest.raises(ValueError, match='--views d4 is not for --sensors'):
-    measure_tiles.model_rows(opened, to, views='d4', **options)
+    frozen.model_rows(measure_tiles, opened, to, views='d4', **options)
   with pytest.raises(ValueError, match='Did you mean "fused"'):
-    measure_tiles.model_rows(opened, to, stages=('fusd',), **options)
+    frozen.model_rows(measure_tiles, opened, to, stages=('fusd',), **options)
   plain = build.build(sizes.ringmoe_spec('tiny'))
   with pytest.raises(ValueError, match='--sensors needs a SkySense V2'):
     target(store, opened._replace(model=plain))
