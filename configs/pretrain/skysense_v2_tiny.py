@@ -6,8 +6,8 @@ configs/pretrain/skysense_v2_tiny.py --workdir W --config.data.root=STORES`
 after `rsfm data synthesize --out STORES/scenes --size 128 --dates 4 --sensors
 opt,sentinel2_skysense,sentinel1_grd --coarse sentinel2_skysense=8,
 sentinel1_grd=8`. Hardware: two CPU cores. Known deviations: sizes, steps and
-rates of a model this small; class vectors without meaning unless a table is
-given.
+rates of a model this small; weights of 0.1 and 0.3 in place of 1 for MGCL and
+QSACL; class vectors without meaning unless a table is given.
 """
 
 from configs import skysense_base

@@ -9,6 +9,7 @@ under the data sets' own names.
 from collections.abc import Sequence
 import csv
 import io
+import math
 from typing import Any
 
 from rsfm_jax.evaluate import protocols
@@ -128,8 +129,8 @@ def _torchgeo(result: sweep_rows.Result, resamples: int) -> dict[str, Any]:
   if protocol.grid:
     line |= {
       'best_c': row.chosen['C'],
-      'c_range_start': -6,
-      'c_range_stop': 4,
+      'c_range_start': round(math.log10(protocol.grid[0])),
+      'c_range_stop': round(math.log10(protocol.grid[-1])),
       'c_range_num': len(protocol.grid),
       'merge_val': merged,
     }

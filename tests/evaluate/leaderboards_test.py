@@ -80,6 +80,7 @@ def test_torchgeo_bench_takes_its_own_protocols():
   assert (linear['n_train'], linear['n_val']) == ('20', '10')
   assert bits['n_train'] == '30' and bits['c_range_num'] == ''
   assert (linear['best_c'], linear['merge_val']) == ('10.0', 'True')
+  assert (linear['c_range_start'], linear['c_range_stop']) == ('-6', '4')
   assert (linear['ece'], linear['partition']) == ('0.05', 'default')
 
 
