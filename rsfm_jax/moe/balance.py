@@ -99,15 +99,21 @@ def demand(
   """
   probs = jax.nn.softmax(logits, axis=-1)
   noisy = logits if noise is None else logits + noise
-  threshold = jax.lax.top_k(noisy, choices)[0][:, -1:]
   if noise is None or not std:
-    load = (jax.lax.stop_gradient(noisy) >= threshold).astype(jnp.float32)
-    load = jax.lax.stop_gradient(load)
+    load = preferred(noisy, choices)
   else:
+    threshold = jax.lax.top_k(noisy, choices)[0][:, -1:]
     load = jax.scipy.special.ndtr((logits - threshold) / std)
   if weight is not None:
     probs, load = probs * weight[:, None], load * weight[:, None]
   return Demand(probs.sum(0), load.sum(0))
+
+
+def preferred(logits: Array, choices: int) -> Array:
+  """1 for a token's `choices` best experts, 0 for others: f32[N, E]."""
+  logits = jax.lax.stop_gradient(logits)
+  threshold = jax.lax.top_k(logits, choices)[0][:, -1:]
+  return (logits >= threshold).astype(jnp.float32)
 
 
 def variation(sums: Array) -> Array:

@@ -35,6 +35,7 @@ class Statistics(NamedTuple):
     demand: see `balance.Demand`, of f32[S, E].
     z: of logsumexp(logits)^2, f32[S].
     chosen: choices per expert, before dropping, f32[S, E].
+    preferred: what they would be without the gates' noise, f32[S, E].
     gate: of the weights of each expert's outputs, f32[S, E].
     salience: of weight x length of output, f32[S, E]; zeros in training.
     dropped: choices beyond the capacity, f32[S].
@@ -45,6 +46,7 @@ class Statistics(NamedTuple):
   demand: balance.Demand
   z: Array
   chosen: Array
+  preferred: Array
   gate: Array
   salience: Array
   dropped: Array
@@ -308,6 +310,9 @@ def _statistics(
   entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
   lost = dropped.sum(-1, dtype=jnp.float32)
   square = jnp.square(jax.nn.logsumexp(logits, axis=-1))
+  chosen = preferred = choices.sum(1)
+  if noise is not None:
+    preferred = balance.preferred(logits, expert.shape[-1])
   return Statistics(
     balance.demand(
       logits,
@@ -317,7 +322,8 @@ def _statistics(
       weight=weight,
     ),
     (square * weight).sum(),
-    sums(choices.sum(1)),
+    sums(chosen),
+    sums(preferred),
     sums(gates.sum(1)),
     sums(balance.salience(gates, norms)),
     (lost * weight).sum(),

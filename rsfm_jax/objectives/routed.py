@@ -18,7 +18,11 @@ def total(by_sensor: BySensor) -> moe_layer.Statistics:
 
 
 def metrics(by_sensor: BySensor) -> dict[str, Array]:
-  """[L, M(, E)] and [L]: load, drops, entropy, I(sensor; expert) in nats."""
+  """[L, M(, E)] and [L]: load, drops, entropy, I(sensor; expert) in nats.
+
+  The last is of what tokens prefer without the gates' noise, which would hide
+  it, of one batch: chance alone gives about (M - 1)(E - 1) / 2 N of N choices.
+  """
   rows = jax.tree.map(lambda *a: jnp.stack(a, 1), *by_sensor.values())
   tokens = jnp.maximum(rows.tokens, 1)
   chosen = jnp.maximum(rows.chosen.sum(-1), 1)
@@ -28,7 +32,8 @@ def metrics(by_sensor: BySensor) -> dict[str, Array]:
     'routed_dropped': rows.dropped / chosen,
     'routed_entropy': rows.entropy / tokens,
     'mutual_information': balance.mutual_information(
-      load, rows.tokens[0] / jnp.maximum(rows.tokens[0].sum(), 1)
+      rows.preferred / jnp.maximum(rows.preferred.sum(-1, keepdims=True), 1),
+      rows.tokens[0] / jnp.maximum(rows.tokens[0].sum(), 1),
     ),
   }
   return jax.lax.stop_gradient(found)

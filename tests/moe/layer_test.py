@@ -111,6 +111,18 @@ def test_noise_is_for_training_and_by_the_key():
   np.testing.assert_allclose(sums.demand.load, sums.chosen)
 
 
+@pytest.mark.parametrize('choices', [1, 2])
+def test_what_tokens_prefer_is_told_without_the_noise(choices):
+  made, x = compiled(), images(8)
+  run = lambda key: made(
+    x, options=options(gate_noise=20.0, choices=choices), key=key
+  )[1]
+  plain, noisy = run(None), run(jax.random.key(1))
+  np.testing.assert_array_equal(plain.preferred, plain.chosen)
+  np.testing.assert_array_equal(noisy.preferred, plain.chosen)
+  assert (noisy.chosen != plain.chosen).any()
+
+
 def test_places_of_a_sample_have_sums_of_their_own():
   made, x = compiled(), images(6)
   _, together = made(x, options=options(), places=3)

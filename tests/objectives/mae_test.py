@@ -225,6 +225,7 @@ def test_balance_is_of_the_mixed_batch():
       demand=balance.Demand(rows, rows),
       z=zero,
       chosen=rows,
+      preferred=rows,
       gate=rows,
       salience=rows,
       dropped=zero,
