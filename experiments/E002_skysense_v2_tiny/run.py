@@ -106,7 +106,6 @@ def measured(
       to = measure.target(stores.Store(work / folder), SENSOR, opened)
       for stages, pools in kinds:
         for row in frozen.model_rows(
-          measure,
           opened,
           to,
           name=rung,
@@ -132,7 +131,7 @@ def baselines(work: pathlib.Path) -> list[dict[str, Any]]:
   out = []
   for dataset, folder in DATASETS.items():
     to = measure.target(stores.Store(work / folder), SENSOR, None)
-    for row in frozen.baseline_rows(measure, to, protocols=(KNN,)):
+    for row in frozen.baseline_rows(to, protocols=(KNN,)):
       kept = {'run': row.name, 'dataset': dataset, 'protocol': row.protocol}
       out.append(
         kept | {'accuracy': row.value, 'low': row.low, 'high': row.high}
@@ -167,7 +166,7 @@ def _draw_prompts(opened: models.Opened, store: stores.Store) -> None:
     )
     found[f'prompts: {how}'] = features_lib.collect(
       lambda image, of=extract: of.describe(opened.params, image),
-      measure.batches(to, 'test'),
+      to.batches('test'),
     )
   labels = next(iter(found.values())).labels
   drawn = scatter.figure(
@@ -187,7 +186,7 @@ def _draw_queries(
   look = encoders.of_queries(
     opened.model.spec, query_heads=heads.objective['query_heads']
   )
-  batch = next(measure_tiles.batches(to, 'test'))
+  batch = next(to.batches('test'))
   weights = look(
     encoders.Known(opened.params, models.prototypes_of(opened)),
     heads.params['queries'],

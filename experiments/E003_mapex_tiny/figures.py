@@ -14,44 +14,33 @@ STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 WORDS = {'bias': 'told of the sensor (bias)', 'none': 'not told'}
 
 
-def draw(found: Mapping[str, Any], to: pathlib.Path) -> None:
+def draw(found: Mapping[str, Any], to: pathlib.Path, prefix: str = '') -> None:
   """Curves of I(sensor; expert), maps of use, and the table, printed."""
-  curves = {
-    'information': ('routed as in evaluation', _clean),
-    'information_logged': ('as logged in training, with noise', _logged),
-  }
-  for name, (words, points) in curves.items():
-    rows = [
-      {
-        'run': WORDS.get(conditioning, conditioning),
-        'seed': seed,
-        'step': step,
-        'accuracy': value,
-      }
-      for conditioning, seed, of in _stage(found, 'routing')
-      for step, value in points(of)
-    ]
-    drawn = progress.figure(
-      rows,
-      metric='I(sensor; expert), nats, mean over layers',
-      title=f'MAPEX-style tiny, {words}',
-    )
-    drawn.savefig(to / f'{name}.png', dpi=110)
+  rows = [
+    {
+      'run': WORDS.get(conditioning, conditioning),
+      'seed': seed,
+      'step': int(step),
+      'accuracy': float(np.mean(layers)),
+    }
+    for conditioning, seed, of in _stage(found, 'routing')
+    for step, layers in of['information'].items()
+  ]
+  drawn = progress.figure(
+    rows,
+    metric='I(sensor; expert), nats, mean over layers',
+    title='MAPEX-style tiny, routed as in evaluation',
+  )
+  drawn.savefig(to / f'{prefix}information.png', dpi=110)
   for conditioning, seed, of in _stage(found, 'routing'):
     if seed == 0:
-      _maps(conditioning, of, to)
+      _maps(conditioning, of, to, prefix)
   print(table(found))
 
 
-def _clean(of: Mapping[str, Any]) -> list[tuple[int, float]]:
-  return [(int(k), float(np.mean(v))) for k, v in of['information'].items()]
-
-
-def _logged(of: Mapping[str, Any]) -> list[tuple[int, float]]:
-  return list(zip(of['logged_steps'], of['logged_information'], strict=True))
-
-
-def _maps(conditioning: str, of: Mapping[str, Any], to: pathlib.Path) -> None:
+def _maps(
+  conditioning: str, of: Mapping[str, Any], to: pathlib.Path, prefix: str
+) -> None:
   """Before and after pre-training, and what pruning leaves of that."""
   who, sensors = WORDS.get(conditioning, conditioning), of['sensors']
   drawn = {
@@ -71,7 +60,7 @@ def _maps(conditioning: str, of: Mapping[str, Any], to: pathlib.Path) -> None:
     figure = routing.load(
       np.array(share), sensors=names, title=f'MAPEX-style, {who}, {words}'
     )
-    figure.savefig(to / f'use_{conditioning}_{name}.png', dpi=110)
+    figure.savefig(to / f'{prefix}use_{conditioning}_{name}.png', dpi=110)
 
 
 def table(found: Mapping[str, Any]) -> str:

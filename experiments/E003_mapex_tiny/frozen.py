@@ -1,6 +1,6 @@
 """What a MAPEX-style model knows of one sensor or two, pruned or not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from rsfm_jax.pruning import usage as usage_lib
 
 SIZE = 32  # Pixels, of pre-training: the whole scene is resized to it.
 KEEP = 'top:1'  # The union of the most used expert of each sensor.
-CALIBRATION = 8  # Batches of each sensor, of the training split.
 
 
 class Scenes(NamedTuple):
@@ -42,7 +41,7 @@ def read(
   ]
   found = {}
   for split in measure.SPLITS:
-    streams = [measure.batches(to, split) for to in targets]
+    streams = [to.batches(split) for to in targets]
     found[split] = [
       parts[0]
       | {'image': {s: p['image'] for s, p in zip(sensors, parts, strict=True)}}
@@ -51,18 +50,12 @@ def read(
   return Scenes(targets[0], found)
 
 
-def calibrate(opened: models.Opened, scenes: Scenes) -> usage_lib.Usage:
-  """Usage of the experts, each sensor fed alone."""
-  spec = opened.model.spec
+def calibrate(
+  opened: models.Opened, images: Iterable[Mapping[str, np.ndarray]]
+) -> usage_lib.Usage:
+  """Usage of the experts, each sensor fed alone: {sensor: f32[B, H, W, C]}."""
   return usage_lib.measure(
-    spec,
-    opened.model.apply,
-    opened.params,
-    (
-      {sensor: batch['image'][sensor]}
-      for sensor in spec.sensors
-      for batch in scenes.batches['train'][:CALIBRATION]
-    ),
+    opened.model.spec, opened.model.apply, opened.params, images
   )
 
 

@@ -103,10 +103,10 @@ def main_job(
   opened = models.open_model(trained)
   to = measure.target(labelled, sensor, opened)
   options = {'protocols': protocols, 'seed': seed}
-  rows = frozen.baseline_rows(measure, to, protocols=protocols, seed=seed)
+  rows = frozen.baseline_rows(to, protocols=protocols, seed=seed)
   random = measure.random_init(opened, seed=seed)
-  rows += frozen.model_rows(measure, random, to, name='random init', **options)
-  found = frozen.model_rows(measure, opened, to, name='pre-trained', **options)
+  rows += frozen.model_rows(random, to, name='random init', **options)
+  found = frozen.model_rows(opened, to, name='pre-trained', **options)
   _keep_table(trained, labelled, found[0])
   rows += found
   points = [_point(opened, to, rows, 'pre-trained')]
@@ -121,7 +121,7 @@ def main_job(
     if not folders.is_model(folder):
       pruned.write_whole(folder, opened, small, usage)
     ready = pruned.as_opened(opened, small, str(folder))
-    rows += frozen.model_rows(measure, ready, to, name=name, **options)
+    rows += frozen.model_rows(ready, to, name=name, **options)
     points.append(_point(ready, to, rows, name))
   (trained / report.ROWS).unlink(missing_ok=True)
   rows_lib.append(trained / report.ROWS, rows)

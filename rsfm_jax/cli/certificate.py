@@ -7,11 +7,10 @@ check, on the same samples: what lies under a mask (absent sensors, bands,
 pixels and dates; NaN, infinity, noise) changes no bit of any feature.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,14 +65,12 @@ class Task(NamedTuple):
   """A target whose inputs can be hidden.
 
   Attributes:
-    by: `measure` or `measure_tiles`.
-    to: its target.
+    to: the target.
     names: {sensor of the model: of the store}.
     groups: {sensor of the model: {group: channels of the store}}.
   """
 
-  by: ModuleType
-  to: Any
+  to: frozen.Target
   names: dict[str, str]
   groups: dict[str, dict[str, tuple[int, ...]]]
 
@@ -97,15 +94,14 @@ class Task(NamedTuple):
     return to._replace(missing_sensors='mask') if absent else to
 
 
-def task(by: ModuleType, to: Any) -> Task:
+def task(to: frozen.Target) -> Task:
   """Finds the groups of bands that a store has of a model's sensors."""
-  several = hasattr(to, 'sensors')
   names, groups = {}, {}
-  for sensor in to.sensors if several else (to.sensor,):
+  for sensor in to.sensors:
     found = adapt.Adapter.of(
       to.store,
       sensor,
-      statistics=to.statistics.get(sensor.name) if several else to.statistics,
+      statistics=to.statistics_of(sensor.name),
       missing_bands=to.missing_bands,
     )
     places = [found.columns[i] if i >= 0 else -1 for i in found.found.indices]
@@ -115,7 +111,7 @@ def task(by: ModuleType, to: Any) -> Task:
     }
     names[sensor.name] = found.name
     groups[sensor.name] = {group: c for group, c in held.items() if c}
-  return Task(by, to, names, groups)
+  return Task(to, names, groups)
 
 
 def certify(
@@ -128,7 +124,7 @@ def certify(
   **options: Any,
 ) -> Certificate:
   """Rows and checks of a model; options are those of its `describer`."""
-  describe = of.by.describer(opened, of.to, **options)
+  describe = of.to.describer(opened, **options)
   rows, checks, whole = [], [], None
   probe = functools.partial(
     frozen.rows_of,
@@ -138,8 +134,9 @@ def certify(
   )
   for some in subsets.of(of.groups):
     to = of.masked(some)
-    read = functools.partial(of.by.batches, to)
-    found = frozen.features(describe, read, to, name=f'{name}, {some.name}')
+    found = frozen.features(
+      describe, to.batches, to, name=f'{name}, {some.name}'
+    )
     whole = whole or found
     ways = {ALL: whole | {'test': found['test']}, REFITTED: found}
     for way, features in ways.items():
@@ -196,9 +193,9 @@ def _under(
 ) -> np.ndarray:
   """f32[N, F] of the test split, with a fill under every mask of a batch."""
   out = []
-  for batch in of.by.batches(to, 'test'):
+  for batch in to.batches('test'):
     image, valid = batch['image'], batch['valid']
-    if fill != 'kept' and hasattr(of.to, 'sensors'):
+    if fill != 'kept' and isinstance(image, Mapping):  # Tiles.
       image = image | {
         'sensors': {
           name: _filled(entry, fill) for name, entry in image['sensors'].items()

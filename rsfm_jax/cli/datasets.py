@@ -1,9 +1,9 @@
 """A labelled store in a config, and what models see of it."""
 
 import dataclasses
-from types import ModuleType
 from typing import Any
 
+from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
 from rsfm_jax.cli import models
@@ -45,10 +45,8 @@ def target(
   opened: models.Opened | None,
   *,
   batch_size: int,
-) -> tuple[ModuleType, Any]:
-  """The data as a model sees it, and the module that reads it so.
-
-  That module is `measure`, or `measure_tiles` where the data has `sensors`.
+) -> frozen.Target:
+  """The data as a model sees it: of `measure_tiles` where it has `sensors`.
 
   Raises:
     ValueError: the data does not fit the model or the store.
@@ -60,8 +58,6 @@ def target(
     'batch_size': batch_size,
   }
   if not data.sensors:
-    return measure, measure.target(store, data.sensor, opened, **options)
+    return measure.target(store, data.sensor, opened, **options)
   options |= {'dates': data.dates, 'missing_sensors': data.missing_sensors}
-  return measure_tiles, measure_tiles.target(
-    store, data.sensors, opened, **options
-  )
+  return measure_tiles.target(store, data.sensors, opened, **options)

@@ -1,10 +1,12 @@
 """Probes frozen features of models and baselines on a labelled store."""
 
 import argparse
+import functools
 import pathlib
 from typing import Any
 
 from rsfm_jax.cli import certificate
+from rsfm_jax.cli import datasets
 from rsfm_jax.cli import frozen
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import measure_tiles
@@ -99,18 +101,19 @@ def run(args: argparse.Namespace) -> int:
   store = stores.Store(args.store)
   named = [_named(text) for text in args.checkpoint]
   opened = [(name, models.open_model(p, which=args.which)) for name, p in named]
-  options = {
-    'fit': args.fit,
-    'size': args.size,
-    'batch_size': args.batch_size,
-    'missing_bands': args.missing_bands,
-  }
-  # Of one image, or of tiles of several sensors and dates.
-  by, sensors = measure, args.sensor
-  if args.sensors:
-    by, sensors = measure_tiles, args.sensors
-    options['dates'] = args.dates
-    options['missing_sensors'] = args.missing_sensors
+  data = datasets.Dataset(
+    store=args.store,
+    sensor=args.sensor,
+    sensors=tuple(args.sensors or ()),
+    fit=args.fit,
+    size=args.size,
+    missing_bands=args.missing_bands,
+    dates=args.dates,
+    missing_sensors=args.missing_sensors,
+  )
+  seen = functools.partial(
+    datasets.target, data, store, batch_size=args.batch_size
+  )
   encoder = {
     'stages': args.stages,
     'pools': args.pools,
@@ -118,20 +121,13 @@ def run(args: argparse.Namespace) -> int:
     'prompts': args.prompts,
   }
   if args.certificate:
-    tasks = {
-      name: (
-        one,
-        certificate.task(by, by.target(store, sensors, one, **options)),
-      )
-      for name, one in opened
-    }
+    tasks = {name: (one, certificate.task(seen(one))) for name, one in opened}
     return _certify(args, tasks, encoder)
   first = opened[0][1] if opened else None
   rows: list[rows_lib.Row] = []
   if 'raw' in args.baselines:
     rows += frozen.baseline_rows(
-      by,
-      by.target(store, sensors, first, **options),
+      seen(first),
       protocols=args.protocols,
       seed=args.seed,
     )
@@ -140,9 +136,8 @@ def run(args: argparse.Namespace) -> int:
     opened.insert(0, ('random init', start))
   for name, one in opened:
     rows += frozen.model_rows(
-      by,
       one,
-      by.target(store, sensors, one, **options),
+      seen(one),
       name=name if args.prompts == 'keep' else f'{name}, without prompts',
       protocols=args.protocols,
       seed=args.seed,

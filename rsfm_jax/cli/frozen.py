@@ -1,29 +1,49 @@
-"""Rows of frozen features: what models know, and raw statistics, probed.
-
-Targets are read in two ways: by `measure`, one image of one sensor, and by
-`measure_tiles`, series and several sensors. What both modules have, `batches`,
-`describer` and `baseline`, is what `by` means here.
-"""
+"""Rows of frozen features: what models know, and raw statistics, probed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-import functools
 import math
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.core import memory
+from rsfm_jax.data import store as stores
 from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.evaluate import run as runs
+from rsfm_jax.sensors import contract
+from rsfm_jax.sensors import statistics as stats
+
+
+class Target(Protocol):
+  """A labelled store as a model sees it: `measure`'s or `measure_tiles`'s."""
+
+  store: stores.Store
+  dataset: str
+  sensors: tuple[contract.Sensor, ...]
+  normalisation: str
+  missing_bands: str
+  batch_size: int
+
+  def statistics_of(self, sensor: str) -> stats.Statistics | None:
+    """What normalises a sensor, by its name."""
+
+  def batches(self, split: str) -> Iterator[dict[str, Any]]:
+    """{'image', 'valid', 'label'} of a split, in order."""
+
+  def describer(
+    self, opened: models.Opened, **options: Any
+  ) -> Callable[[Any], Any]:
+    """What is under 'image' to frozen features: f32[B, F]."""
+
+  def baseline(self, name: str) -> Callable[[Any], Any]:
+    """What is under 'image' to statistics of pixels."""
 
 
 def model_rows(
-  by: ModuleType,
   opened: models.Opened,
-  to: Any,
+  to: Target,
   *,
   name: str,
   protocols: Sequence[str],
@@ -31,10 +51,10 @@ def model_rows(
   pools: Sequence[str] = ('mean', 'std'),
   **options: Any,
 ) -> list[rows_lib.Row]:
-  """Probes of a model's features; options are those of `by.describer`."""
+  """Probes of a model's features; options are those of `to.describer`."""
   rows = probe(
-    by.describer(opened, to, pools=pools, **options),
-    functools.partial(by.batches, to),
+    to.describer(opened, pools=pools, **options),
+    to.batches,
     to,
     name=name,
     protocols=protocols,
@@ -47,14 +67,14 @@ def model_rows(
 
 
 def baseline_rows(
-  by: ModuleType, to: Any, *, protocols: Sequence[str], seed: int = 0
+  to: Target, *, protocols: Sequence[str], seed: int = 0
 ) -> list[rows_lib.Row]:
   """Raw band statistics, with and without gradients, by the same probes."""
   out = []
   for name in baselines.BASELINES:
     out += probe(
-      by.baseline(name),
-      functools.partial(by.batches, to),
+      to.baseline(name),
+      to.batches,
       to,
       name=name.replace('_', ' '),
       protocols=protocols,
@@ -66,7 +86,7 @@ def baseline_rows(
 def probe(
   describe: Callable[[Any], Any],
   read: Callable[[str], Iterator[dict[str, Any]]],
-  to: Any,
+  to: Target,
   *,
   name: str,
   protocols: Sequence[str],
@@ -99,7 +119,7 @@ def probe(
 
 def rows_of(
   found: Mapping[str, features_lib.Features],
-  to: Any,
+  to: Target,
   *,
   name: str,
   protocols: Sequence[str],
@@ -126,7 +146,7 @@ def rows_of(
 def features(
   describe: Callable[[Any], Any],
   read: Callable[[str], Iterator[dict[str, Any]]],
-  to: Any,
+  to: Target,
   *,
   name: str,
 ) -> dict[str, features_lib.Features]:

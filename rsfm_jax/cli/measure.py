@@ -48,6 +48,69 @@ class Target(NamedTuple):
   missing_bands: str = 'error'
   batch_size: int = 64
 
+  @property
+  def sensors(self) -> tuple[contract.Sensor, ...]:
+    return (self.sensor,)
+
+  def statistics_of(self, sensor: str) -> stats.Statistics | None:
+    del sensor  # The only one.
+    return self.statistics
+
+  def batches(self, split: str) -> Iterator[dict[str, np.ndarray]]:
+    """{'image', 'valid', 'label'} of a split, in order.
+
+    Raises:
+      ValueError: the split has no labels.
+    """
+    for entry in self._entries(split):
+      if 'label' not in entry:
+        raise ValueError(f'{self.store.folder}: split {split!r} has no labels.')
+      yield {name: entry[name] for name in ('image', 'valid', 'label')}
+
+  def unlabelled(self, split: str | None) -> Iterator[np.ndarray]:
+    """Valid images of a split, batch by batch: f32[B, H, W, C]."""
+    for entry in self._entries(split):
+      yield entry['image'][entry['valid']]
+
+  def _entries(self, split: str | None) -> Iterator[dict[str, np.ndarray]]:
+    for batch in pipeline.evaluation_batches(
+      self.store,
+      split,
+      self.sensor,
+      self.batch_size,
+      statistics=self.statistics,
+      fit=self.fit,
+      size=self.size,
+      missing_bands=self.missing_bands,
+    ):
+      yield batch[self.sensor.name]
+
+  def describer(
+    self,
+    opened: models.Opened,
+    *,
+    stages: Sequence[str] | None = None,
+    pools: Sequence[str] = ('mean', 'std'),
+    views: features_lib.Views = 'identity',
+    prompts: encoder.Prompts = 'keep',
+  ) -> Callable[[Any], Any]:
+    """Images to the model's frozen features."""
+    extract = extractor(
+      opened.model.spec,
+      self.sensor.name,
+      tuple(stages or encoder.stage_names(opened.model.spec)),
+      tuple(pools),
+      views,
+      prompts,
+    )
+    return functools.partial(extract.describe, opened.params)
+
+  def baseline(self, name: str) -> Callable[[Any], Any]:
+    """Images to statistics of their bands, a name of `baselines.BASELINES`."""
+    return baselines.BASELINES[
+      choices.check(name, baselines.BASELINES, key='baseline')
+    ]
+
 
 def target(
   store: stores.Store,
@@ -68,38 +131,6 @@ def target(
     want, words = opened.sensors[sensor], 'pretrained'
     found = opened.statistics.get(sensor)
   return Target(store, store.folder.name, want, found, words, **options)
-
-
-def batches(to: Target, split: str) -> Iterator[dict[str, np.ndarray]]:
-  """{'image', 'valid', 'label'} of a split, in order.
-
-  Raises:
-    ValueError: the split has no labels.
-  """
-  for entry in _entries(to, split):
-    if 'label' not in entry:
-      raise ValueError(f'{to.store.folder}: split {split!r} has no labels.')
-    yield {name: entry[name] for name in ('image', 'valid', 'label')}
-
-
-def unlabelled(to: Target, split: str | None) -> Iterator[np.ndarray]:
-  """Valid images of a split, batch by batch: f32[B, H, W, C]."""
-  for entry in _entries(to, split):
-    yield entry['image'][entry['valid']]
-
-
-def _entries(to: Target, split: str | None) -> Iterator[dict[str, np.ndarray]]:
-  for batch in pipeline.evaluation_batches(
-    to.store,
-    split,
-    to.sensor,
-    to.batch_size,
-    statistics=to.statistics,
-    fit=to.fit,
-    size=to.size,
-    missing_bands=to.missing_bands,
-  ):
-    yield batch[to.sensor.name]
 
 
 @functools.lru_cache(maxsize=4)
@@ -132,33 +163,6 @@ def random_init(opened: models.Opened, *, seed: int) -> models.Opened:
   return opened._replace(params=params, content_hash='', step=None)
 
 
-def describer(
-  opened: models.Opened,
-  to: Target,
-  *,
-  stages: Sequence[str] | None = None,
-  pools: Sequence[str] = ('mean', 'std'),
-  views: features_lib.Views = 'identity',
-  prompts: encoder.Prompts = 'keep',
-) -> Callable[[Any], Any]:
-  """Images to the model's frozen features."""
-  extract = extractor(
-    opened.model.spec,
-    to.sensor.name,
-    tuple(stages or encoder.stage_names(opened.model.spec)),
-    tuple(pools),
-    views,
-    prompts,
-  )
-  return functools.partial(extract.describe, opened.params)
-
-
-def baseline(name: str) -> Callable[[Any], Any]:
-  """Images to statistics of their bands, a name of `baselines.BASELINES`."""
-  choices.check(name, baselines.BASELINES, key='baseline')
-  return baselines.BASELINES[name]
-
-
 def images_per_second(
   opened: models.Opened, to: Target, *, repeats: int = 5
 ) -> float:
@@ -173,7 +177,7 @@ def images_per_second(
     ('mean', 'std'),
     'identity',
   ).describe
-  image = next(batches(to, 'test'))['image']
+  image = next(to.batches('test'))['image']
   jax.block_until_ready(run(opened.params, image))
   seconds = []
   for _ in range(repeats):

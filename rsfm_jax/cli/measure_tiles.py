@@ -1,9 +1,9 @@
 """Features of SkySense V2 from tiles: series of a sensor, several sensors.
 
 As the paper uses its model (arXiv 2507.13812, section 4.1): tokenizer and trunk
-for one image (`measure`), the fusion over dates for a series, over sensors and
-dates for several sensors. The prototypes of a sample's region are used as the
-run left them; a sample without coordinates, and a model without prototypes,
+for one image (`cli/measure`), the fusion over dates for a series, over sensors
+and dates for several sensors. The prototypes of a sample's region are used as
+the run left them; a sample without coordinates, and a model without prototypes,
 does without.
 """
 
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rsfm_jax.cli import encoders
-from rsfm_jax.cli import measure
 from rsfm_jax.cli import models
 from rsfm_jax.core import choices
 from rsfm_jax.data import adapt
 from rsfm_jax.data import samples
 from rsfm_jax.data import store as stores
 from rsfm_jax.data import tiles
+from rsfm_jax.evaluate import baselines
 from rsfm_jax.evaluate import features as features_lib
 from rsfm_jax.models import clean
 from rsfm_jax.models import encoder
@@ -63,6 +63,72 @@ class Target(NamedTuple):
   missing_bands: str = 'error'
   missing_sensors: str = 'error'
   batch_size: int = 64
+
+  def statistics_of(self, sensor: str) -> stats.Statistics | None:
+    return self.statistics.get(sensor)
+
+  def batches(self, split: str) -> Iterator[dict[str, Any]]:
+    """{'image', 'valid', 'label'} of a split, in order.
+
+    'image' is {'sensors': {sensor: as `tiles.batches` has it}, 'region':
+    i32[B]}.
+
+    Raises:
+      ValueError: the split has no labels.
+    """
+    for batch in tiles.evaluation_batches(
+      self.store,
+      split,
+      self.sensors,
+      self.batch_size,
+      tile=self.tile,
+      dates=self.dates,
+      factors=self.factors,
+      statistics=self.statistics,
+      regions=1 if self.prototypes is None else len(self.prototypes),
+      missing_bands=self.missing_bands,
+      missing_sensors=self.missing_sensors,
+    ):
+      place = batch.pop('place')
+      if 'label' not in place:
+        raise ValueError(f'{self.store.folder}: split {split!r} has no labels.')
+      yield {
+        'image': {'sensors': batch, 'region': place['region']},
+        'valid': place['valid'],
+        'label': place['label'],
+      }
+
+  def describer(
+    self,
+    opened: models.Opened,
+    *,
+    stages: Sequence[str] | None = None,
+    pools: Sequence[str] = ('mean', 'std'),
+    views: features_lib.Views = 'identity',
+    prompts: encoder.Prompts = 'keep',
+  ) -> Callable[[Any], Any]:
+    """Tiles to the model's frozen features.
+
+    Raises:
+      ValueError: views of tiles, or a stage that does not exist.
+    """
+    if views != 'identity':
+      raise ValueError(
+        f'--views {views} is not for --sensors, only for --sensor.'
+      )
+    spec = opened.model.spec
+    chosen = stages or encoder.last_of_tiles(
+      spec, [s.name for s in self.sensors]
+    )
+    extract = extractor(spec, tuple(chosen), tuple(pools), prompts)
+    return functools.partial(
+      extract.describe, encoders.Known(opened.params, self.prototypes)
+    )
+
+  def baseline(self, name: str) -> Callable[[Any], Any]:
+    """Tiles to statistics of their bands, means over dates."""
+    choices.check(name, baselines.BASELINES, key='baseline')
+    return functools.partial(_raw, baselines.BASELINES[name])
 
 
 def target(
@@ -124,37 +190,6 @@ def target(
   )
 
 
-def batches(to: Target, split: str) -> Iterator[dict[str, Any]]:
-  """{'image', 'valid', 'label'} of a split, in order.
-
-  'image' is {'sensors': {sensor: as `tiles.batches` has it}, 'region': i32[B]}.
-
-  Raises:
-    ValueError: the split has no labels.
-  """
-  for batch in tiles.evaluation_batches(
-    to.store,
-    split,
-    to.sensors,
-    to.batch_size,
-    tile=to.tile,
-    dates=to.dates,
-    factors=to.factors,
-    statistics=to.statistics,
-    regions=1 if to.prototypes is None else len(to.prototypes),
-    missing_bands=to.missing_bands,
-    missing_sensors=to.missing_sensors,
-  ):
-    place = batch.pop('place')
-    if 'label' not in place:
-      raise ValueError(f'{to.store.folder}: split {split!r} has no labels.')
-    yield {
-      'image': {'sensors': batch, 'region': place['region']},
-      'valid': place['valid'],
-      'label': place['label'],
-    }
-
-
 @functools.lru_cache(maxsize=4)
 def extractor(
   spec: skysense_v2_spec.SkySenseV2Spec,
@@ -166,37 +201,6 @@ def extractor(
   return features_lib.Extractor(
     encoders.of_tiles(spec, prompts), stages, pools=pools
   )
-
-
-def describer(
-  opened: models.Opened,
-  to: Target,
-  *,
-  stages: Sequence[str] | None = None,
-  pools: Sequence[str] = ('mean', 'std'),
-  views: features_lib.Views = 'identity',
-  prompts: encoder.Prompts = 'keep',
-) -> Callable[[Any], Any]:
-  """Tiles to the model's frozen features.
-
-  Raises:
-    ValueError: views of tiles, or a stage that does not exist.
-  """
-  if views != 'identity':
-    raise ValueError(
-      f'--views {views} is not for --sensors, only for --sensor.'
-    )
-  spec = opened.model.spec
-  chosen = stages or encoder.last_of_tiles(spec, [s.name for s in to.sensors])
-  extract = extractor(spec, tuple(chosen), tuple(pools), prompts)
-  return functools.partial(
-    extract.describe, encoders.Known(opened.params, to.prototypes)
-  )
-
-
-def baseline(name: str) -> Callable[[Any], Any]:
-  """Tiles to statistics of their bands, means over dates."""
-  return functools.partial(_raw, measure.baseline(name))
 
 
 def _raw(describe, inputs: Mapping[str, Any]) -> np.ndarray:

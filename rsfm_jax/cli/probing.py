@@ -98,13 +98,12 @@ class Probes:
     """{'<protocol>/<metric>': value on the test split} of `kept`."""
     section = self._run.config.evaluation
     opened = _opened(self._run, params['params'])
-    by, to = datasets.target(
+    to = datasets.target(
       self._data, self._store, opened, batch_size=section.batch_size
     )
     if self._data.sensors:
       to = to._replace(prototypes=params.get('prototypes'))
     rows = frozen.model_rows(
-      by,
       opened,
       to,
       name=f'step {step}',

@@ -137,7 +137,7 @@ def calibration(
       store, sensor, opened, missing_bands='mask', batch_size=_BATCH
     )
     parts, seen = [], 0
-    for batch in measure.unlabelled(to, split):
+    for batch in to.unlabelled(split):
       parts.append(batch[: images - seen])
       seen += len(parts[-1])
       if seen >= images:

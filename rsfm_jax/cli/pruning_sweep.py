@@ -118,7 +118,7 @@ def _points(
 ) -> list[dict[str, Any]]:
   """One point per protocol."""
   spec, sensor = ready.model.spec, to.sensor.name
-  rows = frozen.model_rows(measure, ready, to, name=rule, **options)
+  rows = frozen.model_rows(ready, to, name=rule, **options)
   of = branches or layout.of(spec).branches
   left = [x.experts for x in layout.of(spec).layers(spec) if x.branch in of]
   common = {

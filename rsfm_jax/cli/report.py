@@ -217,7 +217,7 @@ def _images(
     missing_bands='mask',
     batch_size=count,
   )
-  return next(measure.unlabelled(to, None))
+  return next(to.unlabelled(None))
 
 
 def _reconstructions(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import hashlib
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +47,7 @@ def prepare(group: sweep_grid.Group, grid: sweep_grid.Grid) -> Prepared:
   opened = None
   if group.checkpoint is not None:
     opened = opened_parts(group.checkpoint.path, group.checkpoint.which)
-  by, to = datasets.target(
+  to = datasets.target(
     group.dataset, store, opened, batch_size=grid.features.batch_size
   )
   parts = {
@@ -65,7 +64,7 @@ def prepare(group: sweep_grid.Group, grid: sweep_grid.Grid) -> Prepared:
     feature_cache.key(parts),
     sum(len(store.indices(split)) for split in measure.SPLITS),
     store,
-    functools.partial(_encode, group, grid, by, to),
+    functools.partial(_encode, group, grid, to),
   )
 
 
@@ -132,17 +131,16 @@ def _identity(
 
 
 def _encode(
-  group: sweep_grid.Group, grid: sweep_grid.Grid, by: ModuleType, to: Any
+  group: sweep_grid.Group, grid: sweep_grid.Grid, to: frozen.Target
 ) -> feature_cache.Entry:
   opened = None
   if group.checkpoint is None:
-    describe = by.baseline(sweep_grid.BASELINES[group.variant])
+    describe = to.baseline(sweep_grid.BASELINES[group.variant])
   else:
     opened = _model(group, grid, to.store)
     options = grid.features
-    describe = by.describer(
+    describe = to.describer(
       opened,
-      to,
       stages=options.stages,
       pools=options.pools,
       views=options.views,
@@ -150,7 +148,7 @@ def _encode(
     )
   found = frozen.features(
     describe,
-    functools.partial(by.batches, to),
+    to.batches,
     to,
     name=f'{group.jobs[0].name}, {group.jobs[0].dataset}',
   )

@@ -83,7 +83,7 @@ def test_the_whole_subset_is_what_evaluate_measures(trained, stores, tmp_path):
 
 def test_groups_are_channels_of_the_store(stores):
   store = store_lib.Store(stores / 'scenes')
-  task = certificate.task(measure, measure.target(store, 'ms', None))
+  task = certificate.task(measure.target(store, 'ms', None))
   assert task.names == {'ms': 'ms'}
   assert task.groups == {'ms': {'visible': (0, 1, 2), 'near infrared': (3,)}}
 

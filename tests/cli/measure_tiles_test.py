@@ -102,7 +102,7 @@ def prototypes():
 def described(opened, to, *, stages=STAGES, prompts='keep'):
   extract = measure_tiles.extractor(SPEC, stages, ('mean',), prompts)
   known = encoders.Known(opened.params, to.prototypes)
-  return extract(known, measure_tiles.batches(to, 'test')).values
+  return extract(known, to.batches('test')).values
 
 
 def target(store, opened, names=(HR, SAR), **options):
@@ -148,7 +148,7 @@ def test_one_sensor_alone_is_a_series_on_its_own_grid(store, opened):
   out = described(opened, to, stages=('fused', f'{SAR}/stage_2'))
   assert out.shape == (4, SPEC.fusion_dim + SPEC.dim(2))
   first = sample(2)[f'{SAR}/series'][[0, 2]]
-  entry = next(measure_tiles.batches(few, 'test'))['image']['sensors'][SAR]
+  entry = next(few.batches('test'))['image']['sensors'][SAR]
   np.testing.assert_allclose(
     entry['image'][0],
     statistics.normalise(first, opened.statistics[SAR]),
@@ -188,7 +188,7 @@ def test_what_lies_under_a_mask_changes_no_bit(
 def test_an_encoder_sees_nothing_under_its_masks(store, opened, prototypes):
   """Whoever made the batch: dates, bands, pixels and rows do not count."""
   to = target(store, opened)._replace(prototypes=prototypes)
-  inputs = next(measure_tiles.batches(to, 'test'))['image']
+  inputs = next(to.batches('test'))['image']
   entry = inputs['sensors'][SAR]
   entry['date_valid'][0, 1] = False
   entry['pixel_valid'][:, :, 2:5] = False
@@ -257,7 +257,7 @@ def test_samples_that_lack_a_sensor_are_refused_or_masked(tmp_path, opened):
 def test_queries_share_one_look_over_the_fused_grid(store, opened):
   made = semantic.Queries(3, SPEC.fusion_dim, 2, key=jax.random.key(2))
   params = nnx.to_pure_dict(nnx.split(made)[1])
-  inputs = next(measure_tiles.batches(target(store, opened), 'test'))['image']
+  inputs = next(target(store, opened).batches('test'))['image']
   look = encoders.of_queries(SPEC, query_heads=2)
   known = encoders.Known(opened.params, None)
   maps = once.jit(look)(known, params, inputs)
@@ -269,10 +269,8 @@ def test_queries_share_one_look_over_the_fused_grid(store, opened):
 def test_models_and_raw_statistics_become_rows(store, opened):
   to = target(store, opened)
   options = {'protocols': ('galileo_knn5',)}
-  rows = frozen.model_rows(measure_tiles, opened, to, name='mine', **options)
-  rows += frozen.baseline_rows(
-    measure_tiles, target(store, None), protocols=('galileo_knn5',)
-  )
+  rows = frozen.model_rows(opened, to, name='mine', **options)
+  rows += frozen.baseline_rows(target(store, None), protocols=('galileo_knn5',))
   assert [row.name for row in rows] == [
     'mine',
     'raw statistics',
@@ -319,7 +317,7 @@ def test_a_certificate_of_sensors_and_polarisations(
   blind = lambda inputs: np.nan_to_num(
     inputs['sensors'][SAR]['image'].sum((1, 2, 3))
   )
-  monkeypatch.setattr(measure_tiles, 'describer', lambda *a, **k: blind)
+  monkeypatch.setattr(measure_tiles.Target, 'describer', lambda *a, **k: blind)
   assert main.main(words) == 6
 
 
@@ -348,9 +346,9 @@ def test_bad_requests_are_named(store, opened, tmp_path):
   to = target(store, opened)
   options = {'name': 'mine', 'protocols': ('galileo_knn5',)}
   with pytest.raises(ValueError, match='--views d4 is not for --sensors'):
-    frozen.model_rows(measure_tiles, opened, to, views='d4', **options)
+    frozen.model_rows(opened, to, views='d4', **options)
   with pytest.raises(ValueError, match='Did you mean "fused"'):
-    frozen.model_rows(measure_tiles, opened, to, stages=('fusd',), **options)
+    frozen.model_rows(opened, to, stages=('fusd',), **options)
   plain = build.build(sizes.ringmoe_spec('tiny'))
   with pytest.raises(ValueError, match='--sensors needs a SkySense V2'):
     target(store, opened._replace(model=plain))
