@@ -119,8 +119,9 @@ def total_steps(config: config_dict.ConfigDict, found: found_lib.Data) -> int:
 
 
 def contract_json(found: found_lib.Data) -> dict[str, Any]:
-  """What travels with a checkpoint: sensors and what normalises them."""
-  return {
+  """What travels with a checkpoint: sensors, what normalises them, classes."""
+  classes = {'classes': list(found.classes)} if found.classes else {}
+  return classes | {
     'sensors': {n: s.to_json() for n, s in found.contracts.items()},
     'statistics': {
       n: s.to_json() for n, s in found.statistics.items() if s is not None

@@ -96,7 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
-  add('--dataset', help='pack a published data set: see --list')
+  add(
+    '--dataset',
+    metavar='NAME',
+    help='pack a published data set (see --list), or your own: mine.py or '
+    'mine.py:NAME, see docs/your_data.md',
+  )
   add('--from', dest='copy', help='folder or .zip of the copy: --dataset')
   add(
     '--part',
@@ -196,7 +201,7 @@ def _dataset_job(args: argparse.Namespace) -> pack.Job:
   kind = args.split or 'table'
   return pack.Job(
     name=one.name,
-    dataset=one.name,
+    dataset=args.dataset,
     source=args.copy,
     table=args.table,
     extent='part' if args.part else 'whole',

@@ -53,7 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--halo', type=int, help='pixels at its edges that do not count; 1/8')
   add('--stride', type=int, help='from window to window; default size - 3/8')
   add('--batch_size', type=int, default=8)
-  add('--classes', type=_names, default=(), metavar='A,B', help='names')
+  add(
+    '--classes',
+    type=_names,
+    default=(),
+    metavar='A,B',
+    help="names; default: the run's",
+  )
   add('--colours', type=_names, default=(), metavar='#RRGGBB,...')
   add('--overwrite', action='store_true', help='an --out that is there')
 

@@ -67,7 +67,8 @@ def layout(
         f'--{key} names {len(given)}; {args.model} has '
         f'{model.outputs if classes else "no"} classes.'
       )
-  names = args.classes or tuple(str(i) for i in range(model.outputs))
+  names = args.classes or model.classes
+  names = names or tuple(str(i) for i in range(model.outputs))
   tags = {'RSFM_MODEL': model.content_hash, 'RSFM_KIND': model.kind}
   if classes:
     tags['RSFM_CLASSES'] = ','.join(names)

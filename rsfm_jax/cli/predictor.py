@@ -1,6 +1,6 @@
 """What maps a scene: a fine-tuned model with its head, or an encoder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import pathlib
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ class Predictor(NamedTuple):
     outputs: K.
     dates: 1, or 2 for changes.
     content_hash: of the parameters.
+    classes: their names, where the run knows them.
   """
 
   call: Callable[[Any], Array]
@@ -56,6 +57,7 @@ class Predictor(NamedTuple):
   outputs: int
   dates: int
   content_hash: str
+  classes: Sequence[str] = ()
 
 
 def tuned(path: str, *, size: int | None = None) -> Predictor:
@@ -127,6 +129,7 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     outputs=max(task.outputs, dates),
     dates=dates,
     content_hash=checkpoint.content_hash(params),
+    classes=tuple(about['contract'].get('classes', ())),
   )
 
 

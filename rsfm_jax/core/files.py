@@ -14,6 +14,7 @@ import uuid
 from rsfm_jax.core import uris
 
 Path = str | os.PathLike
+LOCK = '.lock'  # In a folder that a process holds.
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -92,7 +93,7 @@ def exclusive(folder: Path) -> Iterator[None]:
   """
   folder = uris.local(folder, what='a workdir', by='its lock', access='write')
   folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / '.lock', 'a+') as file:
+  with open(folder / LOCK, 'a+') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -46,7 +46,7 @@ class Job:
       have their own.
     label: 'folder' or 'none'; a table or TFDS gives labels by itself.
     table: CSV of file, label, split (see `sources.scenes`).
-    dataset: name of a published data set in `datasets.registry`, which lists
+    dataset: name of a data set for `datasets.registry.get`, which lists
       the scenes of the source; `pattern` and `label` are its own then.
     extent: 'part' of a data set does without its published numbers.
   """

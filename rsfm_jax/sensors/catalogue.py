@@ -4,11 +4,19 @@ Sentinel-2 centre wavelengths and bandwidths are those of Sentinel-2A (ESA
 Sentinel-2 user guide, spectral bands of MSI); Sentinel-2B and 2C differ by a
 few nm. Landsat values are the OLI band limits of the USGS Landsat 8 handbook.
 Common names follow the STAC electro-optical extension.
+
+Others are told by `RSFM_SENSORS`: JSON files, separated as in `PATH`, of one
+contract or a list, with the fields of `contract.Sensor`.
 """
 
 import dataclasses
+import functools
+import os
+import pathlib
+import re
 
 from rsfm_jax.core import choices
+from rsfm_jax.core import files
 from rsfm_jax.sensors import contract
 
 Band = contract.Band
@@ -244,9 +252,16 @@ def _others() -> tuple[Sensor, ...]:
 _SENSORS = {s.name: s for s in _ringmoe() + _others() + _groups()}
 
 
+OWN = 'RSFM_SENSORS'
+
+
 def names() -> tuple[str, ...]:
-  """Every sensor name, RingMoE's four first in their model order."""
-  return tuple(_SENSORS)
+  """Every sensor name, RingMoE's four first in their model order.
+
+  Raises:
+    ValueError: a file of RSFM_SENSORS that holds no contracts.
+  """
+  return tuple(_all())
 
 
 def get(name: str) -> Sensor:
@@ -255,4 +270,38 @@ def get(name: str) -> Sensor:
   Raises:
     ValueError: no such sensor; the message suggests the nearest name.
   """
-  return _SENSORS[choices.check(name, _SENSORS, key='sensor')]
+  known = _all()
+  return known[choices.check(name, known, key='sensor')]
+
+
+def _all() -> dict[str, Sensor]:
+  return _SENSORS | _own(os.environ.get(OWN, ''))
+
+
+@functools.lru_cache(maxsize=8)
+def _own(paths: str) -> dict[str, Sensor]:
+  found: dict[str, Sensor] = {}
+  for path in filter(None, paths.split(os.pathsep)):
+    if not pathlib.Path(path).is_file():
+      raise ValueError(f'{OWN}: {path} is not a file.')
+    told = files.read_json(path)
+    for value in told if isinstance(told, list) else [told]:
+      try:
+        sensor = contract.Sensor.from_json(value)
+        _check(sensor, _SENSORS | found)
+      except ValueError as error:
+        raise ValueError(f'{OWN}: {path}: {error}') from error
+      found[sensor.name] = sensor
+  return found
+
+
+def _check(sensor: Sensor, others: dict[str, Sensor]) -> None:
+  if not re.fullmatch(r'[a-z][a-z0-9_]*', sensor.name):
+    raise ValueError(
+      f'name={sensor.name!r} must be of lower-case letters, digits and "_": '
+      'parameters and arrays are called by it.'
+    )
+  if sensor.name in others:
+    raise ValueError(f'{sensor.name} is a sensor already; choose another name.')
+  if not sensor.bands:
+    raise ValueError(f'{sensor.name} has no bands.')

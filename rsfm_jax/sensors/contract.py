@@ -126,13 +126,21 @@ class Sensor:
     Raises:
       ValueError: unknown or missing keys.
     """
-    value = dict(value)
     try:
-      value['kind'] = Kind(value['kind'])
-      value['bands'] = tuple(
-        Band(**(dict(band) | {'units': Units(band['units'])}))
-        for band in value['bands']
-      )
-      return cls(**value)
-    except (KeyError, TypeError, ValueError) as error:
+      value = dict(value)
+      kind = choices.check(value['kind'], [k.value for k in Kind], key='kind')
+      bands = tuple(_band(band) for band in value['bands'])
+      return cls(**(value | {'kind': Kind(kind), 'bands': bands}))
+    except KeyError as error:
+      raise ValueError(f'not a sensor contract: {error} is missing.') from error
+    except (TypeError, ValueError) as error:
       raise ValueError(f'not a sensor contract: {error}') from error
+
+
+def _band(value: Mapping[str, Any]) -> Band:
+  name = value['name']
+  if 'units' not in value:
+    raise ValueError(f"band {name} is not whole: 'units' is missing.")
+  allowed = [unit.value for unit in Units]
+  units = choices.check(value['units'], allowed, key=f'units of {name}')
+  return Band(**(dict(value) | {'units': Units(units)}))

@@ -20,6 +20,7 @@ from rsfm_jax.core import trees
 from rsfm_jax.train import hosts
 
 _ABSENT = 'absent'
+_CONFIG, _ENVIRONMENT = 'config.json', 'environment.json'
 _SHARED_STORAGE_SECONDS = 60.0  # NFS may show a new file that late.
 
 
@@ -29,9 +30,10 @@ def opened(
 ) -> Iterator[pathlib.Path]:
   """Locks a workdir and records config and environment before all else.
 
-  `config.json` is written once. `environment.json` gets one entry for every
-  start, in `starts`: git commit, versions, devices, command line. Process 0
-  locks and writes; the others see that they share its storage and its config.
+  `config.json` is written once, and taken back if the caller refuses it by a
+  ValueError before it made anything. `environment.json` gets one entry for
+  every start, in `starts`: git commit, versions, devices, command line. Process
+  0 locks and writes; the others see that they share its storage and its config.
 
   Args:
     workdir: made when absent.
@@ -48,7 +50,7 @@ def opened(
   """
   workdir = pathlib.Path(workdir)
   plain = json.loads(json.dumps(config))
-  path = workdir / 'config.json'
+  path = workdir / _CONFIG
   with contextlib.ExitStack() as held:
     with hosts.together():
       if jax.process_index() == 0:
@@ -57,12 +59,17 @@ def opened(
           _check_same(path, files.read_json(path), plain)
         else:
           files.write_json(path, plain)
-        _record_start(workdir / 'environment.json')
+        _record_start(workdir / _ENVIRONMENT)
     with hosts.together():
       if jax.process_index():
         _check_shared(path)
         _check_same(path, files.read_json(path), plain)
-    yield workdir
+    try:
+      yield workdir
+    except ValueError:
+      if not jax.process_index() and not _made(workdir):
+        path.unlink()
+      raise
 
 
 def environment() -> dict[str, Any]:
@@ -99,6 +106,12 @@ def _check_same(path: pathlib.Path, old: Any, new: Any) -> None:
       f'value -> yours): {"; ".join(changed)}. Set them back, or choose '
       'another --workdir.'
     )
+
+
+def _made(workdir: pathlib.Path) -> list[str]:
+  """What a run has left there, beside what every start leaves."""
+  names = {path.name for path in workdir.iterdir()}
+  return sorted(names - {_CONFIG, _ENVIRONMENT, files.LOCK})
 
 
 def _check_shared(path: pathlib.Path) -> None:

@@ -30,6 +30,7 @@ SENSOR = 'opt'
 BANDS = catalogue.get(SENSOR).band_names
 CRS = 'EPSG:32632'
 TRANSFORM = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
+CLASS_NAMES = ('low', 'middle', 'high')
 CLASSES = 3
 # Two blocks of the first stage, so that shifted windows reach over borders.
 SPEC = sizes.ringmoe_spec(
@@ -131,7 +132,8 @@ def metadata(kind):
     'contract': {
       'sensors': {SENSOR: catalogue.get(SENSOR).to_json()},
       'statistics': {SENSOR: STATISTICS.to_json()},
-    },
+    }
+    | ({'classes': list(CLASS_NAMES)} if kind == 'segmentation' else {}),
     'objective': dataclasses.asdict(objective(kind, (32, 32)).spec),
     'init_from': None,
   }
@@ -222,6 +224,17 @@ def test_a_map_lies_where_its_scene_lies(small):
   np.testing.assert_array_equal(found == 255, (image == 0).all(-1))
   assert set(np.unique(found)) > {0, 255}
   cog.check(out)
+
+
+def test_classes_are_called_as_in_the_store_that_was_trained_on(small):
+  code, out = small()
+  assert code == 0
+  with rasterio.open(out) as file:
+    assert file.tags()['RSFM_CLASSES'] == ','.join(CLASS_NAMES)
+  code, out = small('--as', 'probabilities', name='p.tif')
+  assert code == 0
+  with rasterio.open(out) as file:
+    assert file.descriptions == CLASS_NAMES
 
 
 def test_colours_are_those_that_are_asked_for(small):

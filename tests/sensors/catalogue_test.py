@@ -1,6 +1,7 @@
 """The catalogue: names, orders and numbers that others rely on."""
 
 import json
+import os
 
 import pytest
 
@@ -68,6 +69,71 @@ def test_sentinel2_wavelengths_rise_and_do_not_overlap_where_names_do_not():
 def test_an_unknown_sensor_is_an_error_that_suggests():
   with pytest.raises(ValueError, match='Did you mean "sentinel2_l1c"'):
     catalogue.get('sentinel2_l1b')
+
+
+def own(**changes):
+  """A contract as a user writes it."""
+  bands = [
+    {'name': 'blue', 'units': 'dn', 'common_name': 'blue'},
+    {'name': 'pan', 'units': 'dn', 'wavelength_nm': 650.0},
+  ]
+  return {'name': 'cubesat', 'kind': 'optical', 'bands': bands} | changes
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+  """Writes contracts to files of their own and tells the catalogue."""
+
+  def tell(*files):
+    paths = [tmp_path / f'{i}.json' for i in range(len(files))]
+    for path, value in zip(paths, files, strict=True):
+      path.write_text(value if isinstance(value, str) else json.dumps(value))
+    monkeypatch.setenv('RSFM_SENSORS', os.pathsep.join(map(str, paths)))
+
+  return tell
+
+
+def test_sensors_of_ones_own_are_as_good_as_the_others(told):
+  told(own(scale=0.01), [own(name='b'), own(name='c', gsd_m=3.0)])
+  assert catalogue.names()[-3:] == ('cubesat', 'b', 'c')
+  sensor = catalogue.get('cubesat')
+  assert sensor.band_names == ('blue', 'pan') and sensor.scale == 0.01
+  assert sensor.units == contract.Units.DN
+  assert catalogue.get('c').gsd_m == 3.0
+
+
+@pytest.mark.parametrize(
+  'value, words',
+  [
+    ('{', 'not readable as JSON'),
+    (
+      own(kind='radar'),
+      "kind='radar' is not allowed; choose one of .'optical'",
+    ),
+    (
+      own(bands=[{'name': 'b', 'units': 'DN'}]),
+      "units of b='DN' is not allowed; choose one of .'dn'",
+    ),
+    (own(bands=[{'name': 'b'}]), "b .*'units' is missing"),
+    (own(bands=[]), 'no bands'),
+    (own(name='my cube'), "name='my cube'"),
+    (own(name='opt'), 'opt is a sensor already'),
+    ([own(), own()], 'cubesat is a sensor already'),
+    (own(colour='red'), 'colour'),
+    ({'kind': 'optical'}, "'bands' is missing"),
+    (3, 'not a sensor contract'),
+  ],
+)
+def test_a_bad_contract_is_named_with_its_file(told, value, words):
+  told(value)
+  with pytest.raises(ValueError, match=f'(?s)0.json.*{words}'):
+    catalogue.names()
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch):
+  monkeypatch.setenv('RSFM_SENSORS', 'nowhere.json')
+  with pytest.raises(ValueError, match='RSFM_SENSORS: nowhere.json'):
+    catalogue.get('opt')
 
 
 def test_an_unknown_band_is_an_error_that_suggests():

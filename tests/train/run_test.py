@@ -44,6 +44,27 @@ def test_another_config_is_refused_by_key(tmp_path):
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 0
 
 
+def test_a_config_that_was_refused_may_be_mended(tmp_path):
+  """Until something is made by it, a workdir is bound to no config."""
+  mended = CONFIG | {'seed': 1}
+  with (
+    pytest.raises(ValueError, match='no such sensor'),
+    run.opened(tmp_path, CONFIG),
+  ):
+    raise ValueError('no such sensor')
+  with (
+    pytest.raises(ValueError, match='later'),
+    run.opened(tmp_path, mended) as workdir,
+  ):
+    (workdir / 'metrics.jsonl').write_text('{}')
+    raise ValueError('later')
+  with (
+    pytest.raises(ValueError, match='seed: 1 -> 0'),
+    run.opened(tmp_path, CONFIG),
+  ):
+    pass
+
+
 def test_a_second_process_is_refused(tmp_path):
   root = str(pathlib.Path(run.__file__).parents[2])
   code = (

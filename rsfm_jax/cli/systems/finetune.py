@@ -1,6 +1,6 @@
 """Fine-tuning: an encoder of any system, a head, a labelled store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import pathlib
 from typing import Any, NamedTuple
@@ -159,6 +159,7 @@ def data(config: config_dict.ConfigDict) -> found_lib.Data:
     statistics,
     section.batch_size,
     len(indices),
+    class_names(config, store),
   )
 
 
@@ -194,13 +195,35 @@ def _outputs(config: config_dict.ConfigDict, store: stores.Store | None) -> int:
   kind = config.task.kind
   if kind in ('scalar', 'map'):
     return 1
-  if kind in ('classes', 'labels') and store is not None and store.classes:
-    return len(store.classes)
+  names = class_names(config, store) if store is not None else ()
+  if names and kind == 'change' and config.task.loss == 'soft_margin':
+    return 1  # One score for two codes.
+  if names:
+    return len(names)
   raise ValueError(
     f'config.task.outputs is None, and config.data.store='
     f'{config.data.store!r} does not say how many classes '
     f'config.task.kind={kind} has; set it.'
   )
+
+
+def class_names(
+  config: config_dict.ConfigDict, store: stores.Store
+) -> tuple[str, ...]:
+  """Names of the target's classes: those of labels, or else of masks or boxes.
+
+  () where there are none, or the store's are of labels and the target is not.
+  """
+  kind, names = config.task.kind, tuple(store.classes or ())
+  if kind in ('scalar', 'map') or config.task.outputs not in _counts(names):
+    return ()
+  labelled = any(label is not None for label in store.column('label'))
+  return names if labelled == (kind in ('classes', 'labels')) else ()
+
+
+def _counts(names: Sequence[str]) -> tuple[int | None, ...]:
+  """What `task.outputs` may say of so many classes; one score tells two."""
+  return (None, len(names), *((1,) if len(names) == 2 else ()))
 
 
 def _overlap(config: config_dict.ConfigDict, store: stores.Store) -> str:

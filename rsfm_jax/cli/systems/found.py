@@ -1,5 +1,6 @@
 """What a run's stores hold, whatever reads them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rsfm_jax.sensors import contract
@@ -15,6 +16,7 @@ class Data(NamedTuple):
     statistics: per sensor, merged over the run's stores.
     batch_size: samples per step, all sensors.
     dataset_size: samples of the stores, all sensors, repeats not counted.
+    classes: names of what a head tells apart, where the store knows them.
   """
 
   streams: list[Any]
@@ -22,3 +24,4 @@ class Data(NamedTuple):
   statistics: dict[str, statistics.Statistics]
   batch_size: int
   dataset_size: int
+  classes: Sequence[str] = ()

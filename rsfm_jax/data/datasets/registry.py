@@ -1,4 +1,10 @@
-"""The published data sets this code base knows, by name."""
+"""The published data sets this code base knows, by name, and anyone's own.
+
+An own data set is a Python file with `DATASETS`, as the modules here are.
+"""
+
+import importlib.util
+import pathlib
 
 from rsfm_jax.core import choices
 from rsfm_jax.data import splits
@@ -84,9 +90,36 @@ def markdown() -> str:
 
 
 def get(name: str) -> dataset.Dataset:
-  """The data set called `name`.
+  """The data set called `name`, or of a file: `mine.py`, `mine.py:NAME`.
 
   Raises:
-    ValueError: no such data set; the message suggests the nearest name.
+    ValueError: no such data set; the message suggests the nearest name. Or a
+      file that does not run, or holds none or several and no NAME is given.
   """
-  return _DATASETS[choices.check(name, _DATASETS, key='--dataset')]
+  path, _, chosen = name.partition(':')
+  if not path.endswith('.py'):
+    return _DATASETS[choices.check(name, _DATASETS, key='--dataset')]
+  found = {one.name: one for one in _of_file(pathlib.Path(path))}
+  if not chosen and len(found) == 1:
+    (chosen,) = found
+  return found[choices.check(chosen, found, key=f'--dataset {path}:NAME')]
+
+
+def _of_file(path: pathlib.Path) -> tuple[dataset.Dataset, ...]:
+  if not path.is_file():
+    raise ValueError(f'--dataset {path}: no such file.')
+  spec = importlib.util.spec_from_file_location(f'own_{path.stem}', path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    what = f'{type(error).__name__}: {error}'
+    raise ValueError(f'--dataset {path} does not run: {what}') from error
+  found = getattr(module, 'DATASETS', ())
+  known = isinstance(found, tuple | list) and found
+  if not known or not all(isinstance(x, dataset.Dataset) for x in found):
+    raise ValueError(
+      f'--dataset {path}: DATASETS must be a tuple of `dataset.Dataset`, and '
+      f'is {found!r}.'
+    )
+  return tuple(found)
