@@ -1,5 +1,6 @@
 """Writes an encoder in portable formats, checked against the model.
 
+Of a fine-tuned model also its head: the graphs then give its predictions too.
 The graphs take pixels as a sensor stores them; units, normalisation, bands by
 name and invalid pixels are inside. Every file has its contract beside it and a
 loader of ten lines that needs nothing of this package. ONNX is made in an
@@ -15,13 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rsfm_jax.cli import export_card
 from rsfm_jax.cli import models
+from rsfm_jax.cli import tuned
 from rsfm_jax.core import choices
 from rsfm_jax.core import files
-from rsfm_jax.evaluate import rows as rows_lib
 from rsfm_jax.export import artefacts
 from rsfm_jax.export import folder as folders
 from rsfm_jax.export import graph as graphs
+from rsfm_jax.export import heads
 from rsfm_jax.export import hub
 from rsfm_jax.export import onnx
 from rsfm_jax.export import onnx_environment
@@ -31,6 +34,7 @@ from rsfm_jax.models import encoder
 from rsfm_jax.sensors import catalogue
 
 HELP = 'safetensors, StableHLO and ONNX with the preprocessing inside'
+HEAD = 'head.safetensors'
 TARGETS = ('safetensors', *artefacts.FORMATS)
 
 
@@ -46,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help=f'of {", ".join(TARGETS)}; default all',
   )
   add('--which', choices=('auto', 'params', 'ema'), default='auto')
+  add(
+    '--head',
+    choices=('auto', 'none'),
+    default='auto',
+    help='of a fine-tuned workdir: auto exports the best state with its head, '
+    'none the encoder of the newest checkpoint',
+  )
   add('--sensors', type=_names, metavar='A,B', help='graphs of; default all')
   add(
     '--input',
@@ -83,6 +94,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--push', metavar='OWNER/NAME', help='upload to the Hugging Face hub')
 
 
+class Source(NamedTuple):
+  """What is exported.
+
+  Attributes:
+    opened: the encoder.
+    params: of the graphs, with those of a head.
+    head: what is known of it, or None.
+  """
+
+  opened: models.Opened
+  params: Any
+  head: tuned.About | None
+
+
 class Checked(NamedTuple):
   """What the model says of some inputs, for the files to say too."""
 
@@ -100,30 +125,44 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError(f'--out {out} is there already; choose another.')
   if args.push:
     hub.library()  # Before minutes of work.
-  opened = models.open_model(args.checkpoint, which=args.which)
-  named = made(opened, args)
+  source = _source(args)
+  named = made(source, args)
   python = None
   if 'onnx' in args.to:
     python = onnx_environment.ensure(args.onnx_env)
   with files.whole_folder(out) as folder:
-    found = write(folder, opened, named, args, python)
+    found = write(folder, source, named, args, python)
     parity.check(found, args.tolerance)
-    _describe(folder, out.name, opened, found, args)
+    export_card.write(
+      folder,
+      out.name,
+      source.opened,
+      found,
+      tolerance=args.tolerance,
+      licence=args.licence,
+    )
   _print(out, found)
   if args.push:
     print(hub.push(out, args.push))
   return 0
 
 
-def made(
-  opened: models.Opened, args: argparse.Namespace
-) -> dict[str, graphs.Graph]:
+def _source(args: argparse.Namespace) -> Source:
+  if args.head == 'auto' and tuned.is_tuned(args.checkpoint):
+    found = tuned.open_tuned(args.checkpoint, instead='give --head none')
+    return Source(found.opened, found.params, found.about)
+  opened = models.open_model(args.checkpoint, which=args.which)
+  return Source(opened, opened.params, None)
+
+
+def made(source: Source, args: argparse.Namespace) -> dict[str, graphs.Graph]:
   """The graph of each sensor.
 
   Raises:
     ValueError: a sensor, band, input or stage that is not there, or a contract
       that does not fit the weights.
   """
+  opened, head = source.opened, source.head
   for name, sensor in opened.sensors.items():
     graphs.check_contract(
       opened.model.spec, sensor, opened.statistics.get(name)
@@ -145,7 +184,9 @@ def made(
     if name in told['bands']:
       pixels = pixels.select(_names(told['bands'][name]))
     size = args.size
-    if size is None:
+    if size is None and head is not None:
+      size = head.data['window']['size']
+    elif size is None:
       size = encoder.image_size(spec, name)
     found[name] = graphs.Graph(
       spec=spec,
@@ -155,13 +196,15 @@ def made(
       size=size,
       stages=args.stages,
       processing_baseline=told['baseline'].get(name),
+      task=None if head is None else head.task,
+      classes=() if head is None else head.classes,
     )
   return found
 
 
 def write(
   folder: pathlib.Path,
-  opened: models.Opened,
+  source: Source,
   named: Mapping[str, graphs.Graph],
   args: argparse.Namespace,
   python: pathlib.Path | None,
@@ -170,21 +213,22 @@ def write(
   checked = {}
   for name, graph in named.items():
     inputs = [parity.images(graph, batch) for batch in args.batches]
-    want = parity.reference(graph, opened.params, inputs)
+    want = parity.reference(graph, source.params, inputs)
     checked[name] = Checked(inputs, want)
   found = {}
   if 'safetensors' in args.to:
-    found |= _safetensors(folder, opened, named, checked)
+    found |= _safetensors(folder, source, named, checked)
   for name, graph in named.items():
     about = {
-      'outputs': graph.outputs(opened.params),
-      'content_hash': opened.content_hash,
+      'outputs': graph.outputs(source.params),
+      'content_hash': source.opened.content_hash,
     }
     inputs, want = checked[name]
     for kind in (k for k in artefacts.FORMATS if k in args.to):
-      data, got = _GRAPHS[kind](graph, opened.params, inputs, python)
+      data, got = _GRAPHS[kind](graph, source.params, inputs, python)
+      what = graph.task.kind if graph.task else 'encoder'
       path = artefacts.write(
-        folder, f'encoder_{name}', data, graph, kind=kind, **about
+        folder, f'{what}_{name}', data, graph, kind=kind, **about
       )
       found[path.name] = parity.errors(want, got)
   return found
@@ -214,70 +258,29 @@ def _answers(
   ]
 
 
-def _safetensors(folder, opened, named, checked):
-  """The model folder; its errors are of what was read back."""
+def _safetensors(folder, source, named, checked):
+  """The model folder, and the head's file; errors are of what was read back."""
+  opened = source.opened
   folders.save(
     folder,
     opened.params,
     spec=opened.model.spec.to_json(),
     contract=opened.contract,
-    record=_record(opened),
+    record=export_card.record(opened),
     beside='nothing',
   )
   artefacts.write_safetensors_loader(folder)
-  again = models.open_model(folder)
+  again = models.open_model(folder).params
+  if source.head is not None:
+    heads.save(folder / HEAD, source.params, next(iter(named.values())))
+    again |= heads.load(folder / HEAD)
   return {
     f'{folders.WEIGHTS} ({name})': parity.errors(
       checked[name].want,
-      parity.reference(graph, again.params, checked[name].inputs),
+      parity.reference(graph, again, checked[name].inputs),
     )
     for name, graph in named.items()
   }
-
-
-def _describe(folder, title, opened, found, args) -> None:
-  """parity.json and README.md."""
-  files.write_json(
-    folder / 'parity.json',
-    {
-      'reference': f'the jitted model on {jax.default_backend()}',
-      'what': 'largest absolute difference by file, batch size and output',
-      'tolerance': args.tolerance,
-      'errors': found,
-    },
-  )
-  card = hub.card(
-    title=title,
-    spec=opened.model.spec.to_json(),
-    params=opened.params,
-    sensors=opened.sensors,
-    names=[path.name for path in folder.iterdir()],
-    origin=hub.Origin(
-      opened.content_hash, _record(opened).get('parent_hash', ''), opened.step
-    ),
-    licence=args.licence,
-    metrics=_metrics(opened),
-  )
-  files.write_text(folder / 'README.md', card)
-
-
-def _record(opened: models.Opened) -> dict[str, Any]:
-  """How the weights were made: that of their folder, or the run."""
-  at = pathlib.Path(opened.path)
-  if opened.step is None and folders.is_model(at):
-    return files.read_json(at / 'record.json')
-  return {'run': opened.path, 'step': opened.step}
-
-
-def _metrics(opened: models.Opened) -> str:
-  """Rows beside the weights that are of them, and their baselines."""
-  path = pathlib.Path(opened.path) / 'rows.jsonl'
-  if not path.is_file():
-    return ''
-  of = ('', opened.content_hash)
-  found = [row for row in rows_lib.read(path) if row.checkpoint in of]
-  own = any(row.checkpoint for row in found)
-  return rows_lib.markdown(found) if own else ''
 
 
 def _print(out: pathlib.Path, found) -> None:

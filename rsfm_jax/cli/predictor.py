@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rsfm_jax.cli import config as configs
 from rsfm_jax.cli import models
+from rsfm_jax.cli import tuned as tuned_lib
 from rsfm_jax.core import choices
-from rsfm_jax.core import files
 from rsfm_jax.models import build
 from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
@@ -70,33 +69,24 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   Raises:
     ValueError: no head, or one whose targets are scenes.
   """
-  root = pathlib.Path(path)
-  folder = root / best.BEST
-  about = checkpoint.metadata(folder) if folder.is_dir() else {}
-  if 'task' not in about.get('objective', {}):
-    raise ValueError(
-      f'{path} has no task head: give the workdir of a finished rsfm finetune '
-      'on targets of pixels, or ask for --as embedding.'
-    )
-  task = configs.build(
-    task_spec.TaskSpec, about['objective']['task'], key='task'
-  )
+  known = tuned_lib.about(path, instead='ask for --as embedding')
+  folder, task = pathlib.Path(path) / best.BEST, known.task
   if task.kind not in task_spec.MAPPED:
     raise ValueError(
       f'{path}: its head is for task.kind={task.kind}, not one map of a scene; '
       f'that needs one of {list(task_spec.MAPPED)}, or --as embedding.'
     )
-  seen = files.read_json(root / 'config.json')['data']
-  if seen.get('sensors'):
+  if known.data.get('sensors'):
     raise ValueError(
       f'{path} sees series or several sensors (config.data.sensors); a map is '
       'made of one image of one sensor.'
     )
-  ((name, held),) = about['contract']['sensors'].items()
+  contracts = known.metadata['contract']
+  ((name, held),) = contracts['sensors'].items()
   if size is None:
-    size = seen['window']['size']
+    size = known.data['window']['size']
   sensor = contract.Sensor.from_json(held)
-  spec = build.spec_from_json(about['spec'])
+  spec = build.spec_from_json(known.metadata['spec'])
   dates = 2 if task.kind == 'change' else 1
   params = checkpoint.load_params(folder).params
 
@@ -115,12 +105,14 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     run, extra = prepared()
     return run(params, extra, image)
 
-  known = about['contract']['statistics']
   return Predictor(
     call=call,
     kind=task.kind,
     sensors={name: sensor},
-    statistics={n: stats.Statistics.from_json(v) for n, v in known.items()},
+    statistics={
+      n: stats.Statistics.from_json(v)
+      for n, v in contracts['statistics'].items()
+    },
     factors={name: 1},
     stage='',
     size=size,
@@ -129,7 +121,7 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
     outputs=max(task.outputs, dates),
     dates=dates,
     content_hash=checkpoint.content_hash(params),
-    classes=tuple(about['contract'].get('classes', ())),
+    classes=known.classes,
   )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rsfm_jax.core import files
 from rsfm_jax.export import graph as graphs
+from rsfm_jax.export import heads
 from rsfm_jax.export import onnx
 from rsfm_jax.export import stablehlo
 
@@ -172,7 +173,14 @@ def contract_json(
   ]
   recipe = graph.recipe()
   used = recipe.have.band_names
-  return {
+  told = {}
+  if graph.task is not None:
+    told[heads.PREDICTION] = {
+      'kind': graph.task.kind,
+      'is': heads.WORDS[graph.task.kind],
+      'classes': list(graph.classes),
+    }
+  return told | {
     'format': FORMAT,
     'inputs': ports(graph.inputs),
     'outputs': ports(outputs),

@@ -1,5 +1,7 @@
 """Pixels to features as one pure function, preprocessing inside.
 
+A fine-tuned head may stand behind the features.
+
 What comes in is what a sensor stores: numbers in its own unit, bands in a
 declared order, nodata and NaN where nothing was seen. The contract and the
 statistics of the checkpoint become part of the graph, so that whoever runs it
@@ -16,12 +18,14 @@ import numpy as np
 
 from rsfm_jax.core import choices
 from rsfm_jax.core import trees
+from rsfm_jax.export import heads
 from rsfm_jax.models import build
 from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import preprocess
 from rsfm_jax.sensors import statistics as stats
 from rsfm_jax.sensors import units
+from rsfm_jax.tasks import spec as task_spec
 
 Array = jax.Array
 BATCH = 'b'  # The symbolic dimension of every input and output.
@@ -42,6 +46,8 @@ class Graph:
     size: height and width of the images.
     stages: further maps to give out; see `encoder.stage_names`.
     processing_baseline: of Sentinel-2 DN; see `units.convert`.
+    task: of a head, which adds the output `heads.PREDICTION`.
+    classes: names of what the head tells apart, where they are known.
   """
 
   spec: Any
@@ -51,8 +57,12 @@ class Graph:
   size: int
   stages: tuple[str, ...] = ()
   processing_baseline: str | None = None
+  task: task_spec.TaskSpec | None = None
+  classes: tuple[str, ...] = ()
 
   def __post_init__(self):
+    if self.task is not None:
+      heads.check(self.task)
     check_contract(self.spec, self.sensor, self.statistics)
     for stage in self.stages:
       choices.check(stage, encoder.stage_names(self.spec), key='--stages')
@@ -105,7 +115,7 @@ class Graph:
     """Features of images.
 
     Args:
-      params: of the model.
+      params: of the model; with a head see `heads.joined`.
       pixels: f32[B, H, W, C], the bands of `self.pixels`, as they are stored.
         Invalid ones (`preprocess.pixel_valid` of the bands that are used)
         become zero after normalisation, the mean of the training data.
@@ -114,15 +124,20 @@ class Graph:
 
     Returns:
       `embedding` f32[B, D], the mean of the final map; `map` f32[B, h, w, D],
-      and each of `stages` likewise.
+      and each of `stages` likewise; of a head `prediction`, see `heads.WORDS`.
     """
     image = self.normalised(pixels, scene_scale)
     encode = encoder.encoder(self.spec, self.sensor.name, engine=engine)
-    maps = encode(params, image)
+    own, head = heads.parts(params)
+    maps = encode(own, image)
     final = maps[encoder.FINAL].astype(jnp.float32)
     found = {'embedding': final.mean((1, 2)), 'map': final}
     for stage in self.stages:
       found[stage] = maps[stage].astype(jnp.float32)
+    if self.task is not None:
+      found[heads.PREDICTION] = heads.prediction(
+        self.task, head, maps, self.size
+      )
     return found
 
   def normalised(
@@ -158,11 +173,13 @@ class Graph:
       'size': self.size,
       'stages': list(self.stages),
       'processing_baseline': self.processing_baseline,
+      'task': self.task and dataclasses.asdict(self.task),
+      'classes': list(self.classes),
     }
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> 'Graph':
-    found = value['statistics']
+    found, task = value['statistics'], value['task']
     return cls(
       spec=build.spec_from_json(value['spec']),
       sensor=contract.Sensor.from_json(value['sensor']),
@@ -171,6 +188,8 @@ class Graph:
       size=value['size'],
       stages=tuple(value['stages']),
       processing_baseline=value['processing_baseline'],
+      task=task and task_spec.TaskSpec(**task),
+      classes=tuple(value['classes']),
     )
 
 

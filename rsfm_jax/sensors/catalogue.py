@@ -271,7 +271,12 @@ def get(name: str) -> Sensor:
     ValueError: no such sensor; the message suggests the nearest name.
   """
   known = _all()
-  return known[choices.check(name, known, key='sensor')]
+  if name not in known:
+    raise ValueError(
+      f'sensor={name!r} is not known; choose one of {list(known)}, or tell '
+      f'yours by {OWN} (docs/your_data.md).{choices.suggest(name, known)}'
+    )
+  return known[name]
 
 
 def _all() -> dict[str, Sensor]:

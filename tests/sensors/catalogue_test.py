@@ -69,6 +69,8 @@ def test_sentinel2_wavelengths_rise_and_do_not_overlap_where_names_do_not():
 def test_an_unknown_sensor_is_an_error_that_suggests():
   with pytest.raises(ValueError, match='Did you mean "sentinel2_l1c"'):
     catalogue.get('sentinel2_l1b')
+  with pytest.raises(ValueError, match='tell yours by RSFM_SENSORS'):
+    catalogue.get('cubesat')
 
 
 def own(**changes):
