@@ -30,8 +30,9 @@ def get_config():
       's1_vh',
     ),
     channels=(3, 3, 3, 1, 3, 1, 1),
+    patch_size=8,
   )
-  c.optim.learning_rate = 1e-3
+  c.optim.learning_rate = 2e-3
   c.optim.warmup_percent = 10.0
   c.data.samples.sources = (
     ('opt_eurosat', 'train', 0.5),
@@ -44,6 +45,6 @@ def get_config():
   )
   c.data.samples.batch_size = 48
   c.data.samples.missing_sensors = 'mask'
-  c.data.crop.area = (0.15, 0.6)
-  c.train.total_steps = 1200
+  c.data.crop.area = (0.2, 1.0)
+  c.train.total_steps = 600
   return c

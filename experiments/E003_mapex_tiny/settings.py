@@ -17,11 +17,7 @@ from rsfm_jax.data import store as stores
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 CALIBRATION = 8  # Batches of the training split.
-# Of models for minutes on two cores: patches of 8 px, not 4.
 PRETRAINING = (
-  '--config.model.patch_size=8',
-  '--config.optim.learning_rate=2e-3',
-  '--config.data.crop.area=(0.2,1.0)',
   '--config.train.checkpoint_percent=25.0',
   '--config.train.keep=4',
 )
