@@ -34,7 +34,8 @@ demo: $(READY)  ## Scenes, pre-training, pruning, probes and a report.
 	$(BIN)/python -m rsfm_jax demo $(ARGS)
 
 test: $(READY)  ## The test suite; ARGS='-k name' narrows it, JOBS=1 is serial.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 real: $(READY)  ## The same on real scenes (SHARED=folder of samples).
 	SHARED=$(SHARED) PATH="$(CURDIR)/$(BIN):$$PATH" \

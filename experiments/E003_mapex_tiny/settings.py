@@ -119,7 +119,7 @@ class Real(Setting):
     'opt': Task(('opt',), ('opt',)),
     'opt + s2_rgb': Task(('opt', 's2_rgb'), ('opt',)),
   }
-  tuning = 660  # Five epochs.
+  tuning = 1320  # Ten epochs.
   batches, chunk = 24, 32  # Of training; that routing is measured in.
 
   def __init__(self, root: pathlib.Path, shared: str):
