@@ -135,7 +135,8 @@ def test_a_bad_contract_is_named_with_its_file(told, value, words):
 def test_a_file_that_is_not_there_is_named(monkeypatch):
   monkeypatch.setenv('RSFM_SENSORS', 'nowhere.json')
   with pytest.raises(ValueError, match='RSFM_SENSORS: nowhere.json'):
-    catalogue.get('opt')
+    catalogue.get('cubesat')
+  assert catalogue.get('opt').name == 'opt'  # Modules ask on their import.
 
 
 def test_an_unknown_band_is_an_error_that_suggests():
