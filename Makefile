@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHARED ?= ../shared
 ARGS ?=
-# Test processes: one a core, but each takes up to 5 GB.
+# Test processes: one a core, but each takes up to 7 GB.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))
 
 BIN := .venv/bin
