@@ -149,6 +149,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> Source:
   if args.head == 'auto' and tuned.is_tuned(args.checkpoint):
+    if args.which != 'auto':
+      raise ValueError(
+        f'--which {args.which} is of the checkpoints of a run; the head of '
+        f'{args.checkpoint} leaves with its best state: give --head none.'
+      )
     found = tuned.open_tuned(args.checkpoint, instead='give --head none')
     return Source(found.opened, found.params, found.about)
   opened = models.open_model(args.checkpoint, which=args.which)

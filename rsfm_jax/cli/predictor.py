@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from rsfm_jax.cli import models
 from rsfm_jax.cli import tuned as tuned_lib
 from rsfm_jax.core import choices
+from rsfm_jax.export import heads
 from rsfm_jax.models import build
 from rsfm_jax.models import encoder
 from rsfm_jax.sensors import contract
 from rsfm_jax.sensors import statistics as stats
-from rsfm_jax.tasks import contract as task_contract
 from rsfm_jax.tasks import encoders
-from rsfm_jax.tasks import finetuning
 from rsfm_jax.tasks import spec as task_spec
 from rsfm_jax.train import best
 from rsfm_jax.train import checkpoint
@@ -86,24 +85,24 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   if size is None:
     size = known.data['window']['size']
   sensor = contract.Sensor.from_json(held)
-  spec = build.spec_from_json(known.metadata['spec'])
   dates = 2 if task.kind == 'change' else 1
   params = checkpoint.load_params(folder).params
 
+  encode = encoders.single(build.spec_from_json(known.metadata['spec']))
+
+  def said(own: Any, head: Any, image: Array) -> Array:
+    maps = encode(own, {name: {'image': image}}, mode='eval').maps
+    return heads.prediction(task, head, maps, size)
+
   @functools.cache
-  def prepared() -> tuple[Callable[..., Array], Any]:
+  def prepared() -> tuple[Callable[..., Array], Any, Any]:
     """Not before a scene is found to be good: it takes a while."""
-    objective, extra = _objective(spec, task, sensor, size, dates), {}
-    if jax.eval_shape(objective.init, jax.random.key(0))[1]:  # Batch norms.
-      extra = checkpoint.load_params(folder, which='extra').params
-    run = jax.jit(
-      lambda p, e, x: objective.averaged(p, e, {name: {'image': x}})
-    )
-    return run, extra
+    extra = checkpoint.load_params(folder, which='extra').params
+    return jax.jit(said), *heads.parts(heads.joined(params, extra or {}))
 
   def call(image: Array) -> Array:
-    run, extra = prepared()
-    return run(params, extra, image)
+    run, own, head = prepared()
+    return run(own, head, image)
 
   return Predictor(
     call=call,
@@ -185,28 +184,6 @@ def cell_of(size: int, tokens: int, *, what: str) -> int:
       f'--size {size} is no whole tokens: {what} has {tokens} on a side.'
     )
   return size // tokens
-
-
-def _objective(
-  spec: Any,
-  task: task_spec.TaskSpec,
-  sensor: contract.Sensor,
-  size: int,
-  dates: int,
-) -> finetuning.FineTuning:
-  """As it was trained, for windows of `size` pixels."""
-  encode = encoders.single(spec)
-  model = build.build(spec)
-  maps = jax.eval_shape(
-    lambda p, x: encode(p, {sensor.name: {'image': x}}, mode='eval').maps,
-    model.abstract,
-    _shape(sensor, size, dates),
-  )
-  return finetuning.FineTuning(
-    finetuning.FineTuningSpec(task=task),
-    encode,
-    task_contract.Features(maps, (size, size)),
-  )
 
 
 def _shape(

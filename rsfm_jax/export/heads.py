@@ -1,8 +1,8 @@
-"""The head of a fine-tuned task behind an exported encoder.
+"""The head of a fine-tuned task behind an encoder that is used as it is.
 
-Only tasks of one image have one: scene classes and labels, numbers, and maps of
-either. What comes out is what a caller can use as it is: probabilities, or
-numbers in the unit of the targets.
+What comes out is what a caller can use: probabilities, or numbers in the unit
+of the targets. Tasks of one image are exported: scene classes and labels,
+numbers, and maps of either; scenes are mapped by changes too.
 """
 
 from collections.abc import Mapping
@@ -90,9 +90,10 @@ def prediction(
   """What the head says; see `WORDS`.
 
   Args:
-    task: see `check`.
+    task: see `check`, or one of changes.
     params: of the head.
-    maps: of the encoder, by stage: [B, h, w, D].
+    maps: of the encoder, by stage: [B, h, w, D], or [B, 2, h, w, D] of two
+      dates.
     size: pixels on a side of the image.
   """
   features = contract.Features(maps, (size, size))

@@ -68,7 +68,7 @@ def opened(
       yield workdir
     except ValueError:
       if not jax.process_index() and not _made(workdir):
-        path.unlink()
+        path.unlink(missing_ok=True)
       raise
 
 

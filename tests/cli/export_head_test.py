@@ -48,10 +48,18 @@ def test_predictions_leave_with_the_features(tuned, tmp_path):
   np.testing.assert_allclose(got, want, atol=parity.TOLERANCE)
 
 
-@pytest.mark.parametrize('kind', ['change'])
-def test_a_head_that_cannot_go_along_is_named(tuned, tmp_path, capsys, kind):
+@pytest.mark.parametrize(
+  'kind, words, message',
+  [
+    ('change', (), 'task.kind=change'),
+    ('segmentation', ('--which', 'ema'), '--which ema'),
+  ],
+)
+def test_what_cannot_go_along_is_named(
+  tuned, tmp_path, capsys, kind, words, message
+):
   folder, _ = tuned(kind)
-  assert export(folder, tmp_path / 'out', '--to', 'safetensors') == 2
+  assert export(folder, tmp_path / 'out', '--to', 'safetensors', *words) == 2
   said = capsys.readouterr().err
-  assert f'task.kind={kind}' in said and '--head none' in said
+  assert message in said and '--head none' in said
   assert not (tmp_path / 'out').exists()

@@ -1,6 +1,5 @@
 """A task's head behind an exported encoder, against the trained objective."""
 
-import dataclasses
 import functools
 import json
 
@@ -130,5 +129,3 @@ def test_heads_of_several_images_and_of_boxes_are_refused(make_graph, kind):
   task = task_of(kind, head, levels=levels)
   with pytest.raises(ValueError, match=f"exported head='{kind}'"):
     make_graph('opt', task=task)
-  made = make_graph('opt', task=task_of('classes'))
-  assert dataclasses.replace(made, task=None) == make_graph('opt')
