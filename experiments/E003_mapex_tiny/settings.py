@@ -95,7 +95,7 @@ class Synthetic(Setting):
         'data synthesize --samples 2400 --size 64 --workers 2 '
         '--sensors sentinel2_skysense,sentinel1_grd --out'
       )
-      main.main([*command.split(), str(self.root / self.labelled)])
+      _run([*command.split(), str(self.root / self.labelled)])
 
   def scenes(self, opened: models.Opened) -> frozen.Scenes:
     return frozen.read(self.store, opened, opened.model.spec.sensors)
@@ -129,10 +129,8 @@ class Real(Setting):
   def make(self) -> None:
     for recipe in ('real', 'places'):
       # What is packed is not packed again.
-      main.main(
-        f'data pack --recipe {recipe} --shared {self.shared} '
-        f'--out {self.root}'.split()
-      )
+      command = f'data pack --recipe {recipe} --shared {self.shared} --out'
+      _run([*command.split(), str(self.root)])
 
   def scenes(self, opened: models.Opened) -> frozen.Scenes:
     return frozen.read(self.store, opened, ('opt',))
@@ -151,3 +149,9 @@ class Real(Setting):
       )
       for begin in range(0, len(images) - self.chunk + 1, self.chunk):
         yield {sensor: images[begin : begin + self.chunk]}
+
+
+def _run(words: list[str]) -> None:
+  """A verb of `rsfm`; what failed has said why."""
+  if code := main.main(words):
+    raise SystemExit(code)

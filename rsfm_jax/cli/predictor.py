@@ -87,7 +87,6 @@ def tuned(path: str, *, size: int | None = None) -> Predictor:
   sensor = contract.Sensor.from_json(held)
   dates = 2 if task.kind == 'change' else 1
   params = checkpoint.load_params(folder).params
-
   encode = encoders.single(build.spec_from_json(known.metadata['spec']))
 
   def said(own: Any, head: Any, image: Array) -> Array:
@@ -155,7 +154,8 @@ def embedding(
     size = encoder.image_size(spec, name)
   encode = encoder.encoder(spec, name)
   run = jax.jit(lambda p, x: encode(p, x)[stage].astype(jnp.float32))
-  shape = _shape(opened.sensors[name], size, 1)
+  bands = len(opened.sensors[name].bands)
+  shape = jax.ShapeDtypeStruct((1, size, size, bands), jnp.float32)
   made = jax.eval_shape(run, opened.params, shape)
   cell = cell_of(size, made.shape[1], what=f'{stage} of {path}')
   return Predictor(
@@ -184,11 +184,3 @@ def cell_of(size: int, tokens: int, *, what: str) -> int:
       f'--size {size} is no whole tokens: {what} has {tokens} on a side.'
     )
   return size // tokens
-
-
-def _shape(
-  sensor: contract.Sensor, size: int, dates: int
-) -> jax.ShapeDtypeStruct:
-  pair = (2,) if dates == 2 else ()
-  shape = 1, *pair, size, size, len(sensor.bands)
-  return jax.ShapeDtypeStruct(shape, jnp.float32)
